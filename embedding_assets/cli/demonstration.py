@@ -1,0 +1,97 @@
+"""The demo: the real pipeline over a drawn catalogue, with the demo model."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+
+from embedding_assets.cli.output import out, print_coverage, print_failures, print_table
+from embedding_assets.cli.runs import embed_documents, ingest_documents
+from embedding_assets.demo.catalogue import write_demo_catalogue
+from embedding_assets.demo.manifest import CatalogueManifest
+from embedding_assets.demo.queries import DEMO_QUERIES, draw_image_query
+from embedding_assets.ingest.landing import discover
+from embedding_assets.pipeline.assembly import open_encoder
+from embedding_assets.pipeline.slig import FLAG, STAGE
+from embedding_assets.search.visual import Hit, VisualSearch
+from embedding_assets.settings import PREFIX, load_settings
+from embedding_assets.store.database import open_database
+from embedding_assets.store.documents import coverage_of_workspace
+from embedding_assets.store.failures import open_failures
+
+WORKSPACE = "demo"
+HITS = 3
+
+
+def run_demo() -> bool:
+    """Writes the catalogue, runs the assets over what is new, and shows the outcome.
+
+    Returns:
+        Whether coverage is complete.
+    """
+    started = time.monotonic()
+    os.environ[f"{PREFIX}DEMO"] = "true"
+    settings = load_settings()
+    database = open_database(settings)
+    manifest = write_demo_catalogue(Path(settings.landing), WORKSPACE)
+    keys = [document.key for document in discover(settings.landing, WORKSPACE)]
+    out.print(f"Demo catalogue: {len(keys)} documents in {settings.landing}/{WORKSPACE}", highlight=False)
+    ingested = ingest_documents(settings, database, keys)
+    embedded = embed_documents(settings, database, keys)
+    out.print(
+        f"Dagster runs: {len(ingested.done)} documents ingested ({len(ingested.unchanged)} unchanged), "
+        f"{len(embedded.done)} embedded ({len(embedded.unchanged)} complete already)\n",
+        highlight=False,
+    )
+    for reason in [*ingested.failed, *embedded.failed]:
+        out.print(reason, markup=False, highlight=False)
+    with database.transaction() as connection:
+        coverages = coverage_of_workspace(connection, WORKSPACE, FLAG, STAGE)
+        failures = open_failures(connection, WORKSPACE)
+    print_coverage(coverages, settings.min_coverage)
+    out.print()
+    print_failures(failures)
+    out.print()
+    _show_searches(VisualSearch(database, open_encoder(settings)), manifest, settings.image_store)
+    out.print(f"\nModel: {open_encoder(settings).space}", highlight=False)
+    out.print(
+        f"\nDone in {time.monotonic() - started:.0f} s. Open the Dagster UI on these documents:\n"
+        f"  embedding-assets --demo up        then http://{settings.dagster_host}:{settings.dagster_port}\n"
+        "Search on:\n"
+        '  embedding-assets --demo search "grey slate chevron"',
+        highlight=False,
+    )
+    complete = all(row.is_complete(settings.min_coverage) for row in coverages)
+    return complete and not ingested.failed and not embedded.failed
+
+
+def _show_searches(search: VisualSearch, manifest: CatalogueManifest, image_store: str) -> None:
+    for query in DEMO_QUERIES:
+        _print_hits(f"text: {query.text}", search.by_text(WORKSPACE, query.text, HITS), image_store)
+    spec = manifest.spec(manifest.image_query_sku)
+    buffer = io.BytesIO()
+    draw_image_query(spec).save(buffer, "PNG")
+    _print_hits(
+        f"image: another piece of {spec.sku}, {spec.name}",
+        search.by_image(WORKSPACE, buffer.getvalue(), HITS),
+        image_store,
+    )
+
+
+def _print_hits(title: str, hits: list[Hit], image_store: str) -> None:
+    print_table(
+        title,
+        [("score", True), ("document", False), ("page", True), ("caption", False), ("file", False)],
+        [
+            (
+                f"{hit.score:.3f}",
+                hit.document.document_id,
+                hit.page_number,
+                hit.caption or hit.reference,
+                f"{image_store}/{hit.store_key}",
+            )
+            for hit in hits
+        ],
+    )

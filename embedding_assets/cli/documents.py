@@ -1,0 +1,314 @@
+"""Commands on documents: ingest, embed, coverage, failures, search."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedding_assets.cli.output import (
+    coverage_as_dict,
+    failure_as_dict,
+    out,
+    print_coverage,
+    print_failures,
+    print_json,
+    print_table,
+)
+from embedding_assets.cli.runs import embed_documents, ingest_documents
+from embedding_assets.errors import DocumentError
+from embedding_assets.ingest.image_store import local_path
+from embedding_assets.ingest.landing import discover, locate
+from embedding_assets.keys import DocumentKey, document_id_for_name
+from embedding_assets.pipeline.assembly import open_encoder, open_ingestor
+from embedding_assets.pipeline.ingestion import INGEST
+from embedding_assets.pipeline.slig import FLAG, STAGE
+from embedding_assets.search.visual import VisualSearch
+from embedding_assets.settings import Settings, load_settings
+from embedding_assets.store.database import Database, open_database
+from embedding_assets.store.documents import (
+    Coverage,
+    coverage_of_document,
+    coverage_of_workspace,
+    list_workspaces,
+)
+from embedding_assets.store.failures import OpenFailure, open_failures, release_for_retry
+
+DEFAULT_WORKSPACE = "default"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="Only this workspace.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command()(ingest)
+    app.command()(embed)
+    app.command()(coverage)
+    app.command()(failures)
+    app.command()(search)
+
+
+def read_coverage(
+    database: Database, workspace: str | None, keys: list[DocumentKey] | None = None
+) -> list[Coverage]:
+    """Coverage of the visual vectors: of these documents, of one workspace, or of all."""
+    with database.transaction() as connection:
+        if keys is not None:
+            return [coverage_of_document(connection, key, FLAG, STAGE) for key in keys]
+        workspaces = [workspace] if workspace else list_workspaces(connection)
+        return [row for name in workspaces for row in coverage_of_workspace(connection, name, FLAG, STAGE)]
+
+
+def read_failures(database: Database, workspace: str | None) -> list[OpenFailure]:
+    """Open failures of one workspace, or of all."""
+    with database.transaction() as connection:
+        workspaces = [workspace] if workspace else list_workspaces(connection)
+        return [failure for name in workspaces for failure in open_failures(connection, name)]
+
+
+def ingest(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="PDFs, folders of images, images, or a .json list of images. Default: all that has landed."
+        ),
+    ] = None,
+    workspace: Annotated[
+        str, typer.Option("--workspace", "-w", help="Workspace of the paths.")
+    ] = DEFAULT_WORKSPACE,
+    force: Annotated[bool, typer.Option("--force", help="Read unchanged documents again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring documents in: their images are found, checked, stored and listed."""
+    settings = load_settings()
+    database = open_database(settings)
+    if paths:
+        keys = [_bring_in(path, workspace, settings, database) for path in paths]
+    else:
+        keys = [document.key for document in discover(settings.landing)]
+        if not keys:
+            raise DocumentError(
+                f"nothing has landed in {settings.landing}",
+                hint=f"give paths, or put documents into {settings.landing}/<workspace_id>/",
+            )
+    run = ingest_documents(settings, database, keys, force=force)
+    found = read_coverage(database, None, keys)
+    failed = [f for f in read_failures(database, None) if f.key in set(keys) and f.stage == INGEST]
+    if as_json:
+        print_json(
+            {
+                "documents": [coverage_as_dict(row, settings.min_coverage) for row in found],
+                "unchanged": [str(key) for key in run.unchanged],
+                "failures": [failure_as_dict(failure) for failure in failed],
+                "failed_runs": run.failed,
+            }
+        )
+    else:
+        print_table(
+            f"Ingested: {len(run.done)} documents read, {len(run.unchanged)} unchanged",
+            [
+                ("document", False),
+                ("images", True),
+                ("skipped", True),
+                ("rejected", True),
+                ("to embed", True),
+            ],
+            [(row.key, row.total, row.skipped, row.rejected, row.missing) for row in found],
+        )
+        if failed:
+            print_failures(failed)
+        out.print("Next: embedding-assets embed", highlight=False)
+    if run.failed:
+        raise typer.Exit(1)
+
+
+def _bring_in(path: Path, workspace: str, settings: Settings, database: Database) -> DocumentKey:
+    """Copies a path into the landing folder, unless it lies there; registers a posted list."""
+    if not path.exists():
+        raise DocumentError(
+            f"{path} does not exist", hint="expected a PDF, a folder, an image or a .json list"
+        )
+    if path.suffix.lower() == ".json" and path.is_file():
+        key = DocumentKey(workspace, document_id_for_name(path.stem))
+        open_ingestor(settings, database).register_posted(key, _read_list(path))
+        return key
+    landing = local_path(settings.landing)
+    if landing is None:
+        raise DocumentError(
+            f"the landing root {settings.landing} is no local folder",
+            hint="upload the document there, then run `embedding-assets ingest` without a path",
+        )
+    source = path.resolve()
+    if landing.resolve() in source.parents:
+        workspace = source.relative_to(landing.resolve()).parts[0]
+    else:
+        folder = landing / workspace
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy(source, folder / source.name)
+    return locate(settings.landing, DocumentKey(workspace, document_id_for_name(source.name))).key
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies so that a half-copied document never stands under its name."""
+    unfinished = target.with_name(f".{target.name}.copying")
+    if source.is_dir():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(source, unfinished)
+        if target.is_dir():
+            replaced = target.with_name(f".{target.name}.replaced")
+            shutil.rmtree(replaced, ignore_errors=True)
+            target.rename(replaced)
+            unfinished.rename(target)
+            shutil.rmtree(replaced)
+            return
+    else:
+        shutil.copy2(source, unfinished)
+    unfinished.replace(target)
+
+
+def _read_list(path: Path) -> list[dict[str, Any]]:
+    try:
+        value = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DocumentError(f"{path} is no JSON: {error}") from error
+    if isinstance(value, dict):
+        value = value.get("material_images")
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DocumentError(
+            f"{path} holds no list of images",
+            hint='expected [{"path": "...", "page_number": 1}, ...] or {"material_images": [...]}',
+        )
+    return value
+
+
+def embed(
+    document: Annotated[
+        list[str] | None,
+        typer.Argument(help="Document keys, workspace/document. Default: all that are not complete."),
+    ] = None,
+    workspace: Workspace = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images encoded and committed together.")] = None,
+    max_retries: Annotated[int | None, typer.Option(help="Tries of an image after its first.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Embed the images that lack a vector; exit code 0 only if coverage is complete."""
+    settings = load_settings()
+    database = open_database(settings)
+    keys = [DocumentKey.parse(text) for text in document] if document else None
+    targets = keys or [row.key for row in read_coverage(database, workspace)]
+    if not targets:
+        raise DocumentError("there are no documents yet", hint="bring some in: embedding-assets ingest PATH")
+    run = embed_documents(settings, database, targets, batch_size=batch_size, max_retries=max_retries)
+    rows = read_coverage(database, None, targets)
+    if as_json:
+        print_json(
+            {
+                "documents": [coverage_as_dict(row, settings.min_coverage) for row in rows],
+                "failed_runs": run.failed,
+            }
+        )
+    else:
+        print_coverage(rows, settings.min_coverage)
+        for reason in run.failed:
+            out.print(reason, highlight=False, markup=False)
+    if run.failed or not all(row.is_complete(settings.min_coverage) for row in rows):
+        raise typer.Exit(1)
+
+
+def coverage(workspace: Workspace = None, as_json: Json = False) -> None:
+    """Show the coverage of each document; exit code 0 only if all are complete."""
+    settings = load_settings()
+    rows = read_coverage(open_database(settings), workspace)
+    complete = all(row.is_complete(settings.min_coverage) for row in rows)
+    if as_json:
+        print_json(
+            {
+                "complete": complete,
+                "documents": [coverage_as_dict(row, settings.min_coverage) for row in rows],
+            }
+        )
+    elif rows:
+        print_coverage(rows, settings.min_coverage)
+    else:
+        out.print(
+            "No documents yet. Bring some in: embedding-assets ingest PATH, or see embedding-assets demo."
+        )
+    if not complete:
+        raise typer.Exit(1)
+
+
+def failures(
+    workspace: Workspace = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try the failed images again, permanent ones too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List failed images and documents with reasons; with --retry, try them again."""
+    settings = load_settings()
+    database = open_database(settings)
+    listed = read_failures(database, workspace)
+    incomplete = False
+    if retry and listed:
+        reread = sorted({failure.key for failure in listed if failure.stage == INGEST})
+        keys = sorted({failure.key for failure in listed})
+        if reread:
+            incomplete = bool(ingest_documents(settings, database, reread, force=True).failed)
+        with database.transaction() as connection:
+            for key in keys:
+                release_for_retry(connection, key, STAGE)
+        incomplete = bool(embed_documents(settings, database, keys).failed) or incomplete
+        listed = read_failures(database, workspace)
+    if as_json:
+        print_json({"failures": [failure_as_dict(failure) for failure in listed]})
+    else:
+        print_failures(listed)
+    if incomplete:
+        raise typer.Exit(1)
+
+
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="Look for images like this file.")] = None,
+    workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Workspace to search.")] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=200, help="How many hits.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Search the images by text, or by an image."""
+    if (text is None) == (image is None):
+        raise typer.BadParameter("give either a text or --image FILE")
+    settings = load_settings()
+    chosen = workspace or ("demo" if settings.demo else DEFAULT_WORKSPACE)
+    visual = VisualSearch(open_database(settings), open_encoder(settings))
+    if image is not None:
+        if not image.is_file():
+            raise typer.BadParameter(f"{image} is no file", param_hint="--image")
+        hits = visual.by_image(chosen, image.read_bytes(), top_k)
+    else:
+        hits = visual.by_text(chosen, text or "", top_k)
+    if as_json:
+        print_json([hit.as_dict() for hit in hits])
+        return
+    if not hits:
+        raise DocumentError(
+            f"workspace {chosen} has no embedded images",
+            hint="see `embedding-assets coverage`, or choose --workspace",
+        )
+    print_table(
+        f"{text or image}",
+        [("score", True), ("document", False), ("page", True), ("caption", False), ("file", False)],
+        [
+            (
+                f"{hit.score:.3f}",
+                hit.document,
+                hit.page_number,
+                hit.caption or hit.reference,
+                f"{settings.image_store}/{hit.store_key}",
+            )
+            for hit in hits
+        ],
+    )

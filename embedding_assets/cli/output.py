@@ -1,0 +1,200 @@
+"""Printing for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from embedding_assets.errors import EmbeddingAssetsError
+from embedding_assets.store.documents import Coverage
+from embedding_assets.store.failures import OpenFailure
+
+PIPED_WIDTH = 200
+"""Columns where output is no terminal: rich would fold tables at 80, which nobody can grep."""
+
+out = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+err = Console(stderr=True, soft_wrap=True)
+
+POLL_S = 0.5
+"""Seconds between looks at a count for the progress bar."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_error(error: BaseException) -> None:
+    """An error in one line, and what to do about it in the next."""
+    if isinstance(error, EmbeddingAssetsError):
+        message, hint = error.message, error.hint
+    else:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        message, hint = f"{type(error).__name__}: {first}", "run with --debug for the trace"
+    err.print(f"[red]error:[/red] {_plain(message)}", highlight=False)
+    if hint:
+        err.print(f"  {_plain(hint)}", highlight=False)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def print_table(title: str, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Any]]) -> None:
+    """A table. Columns are (heading, whether it is numeric)."""
+    table = Table(title=title, title_justify="left")
+    for heading, numeric in columns:
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain("" if value is None else str(value)) for value in row))
+    out.print(table)
+
+
+def coverage_as_dict(coverage: Coverage, minimum: float) -> dict[str, Any]:
+    """Plain values, fit for JSON."""
+    return {
+        "document": str(coverage.key),
+        "images": coverage.total,
+        "embedded": coverage.embedded,
+        "skipped": coverage.skipped,
+        "rejected": coverage.rejected,
+        "missing": coverage.missing,
+        "coverage": round(coverage.ratio, 6),
+        "ingested": coverage.ingested,
+        "complete": coverage.is_complete(minimum),
+    }
+
+
+def print_coverage(coverages: Sequence[Coverage], minimum: float) -> None:
+    """The coverage table, one row a document."""
+    print_table(
+        "Coverage",
+        [
+            ("document", False),
+            ("images", True),
+            ("embedded", True),
+            ("skipped", True),
+            ("rejected", True),
+            ("missing", True),
+            ("coverage", True),
+            ("", False),
+        ],
+        [
+            (
+                coverage.key,
+                coverage.total,
+                coverage.embedded,
+                coverage.skipped,
+                coverage.rejected,
+                coverage.missing,
+                f"{coverage.ratio:.1%}",
+                _verdict(coverage, minimum),
+            )
+            for coverage in coverages
+        ],
+    )
+
+
+def _verdict(coverage: Coverage, minimum: float) -> str:
+    if not coverage.ingested:
+        return "not ingested"
+    if coverage.missing:
+        return "incomplete"
+    return "complete" if coverage.is_complete(minimum) else f"below {minimum:.0%}"
+
+
+def failure_as_dict(failure: OpenFailure) -> dict[str, Any]:
+    """Plain values, fit for JSON."""
+    return {
+        "document": str(failure.key),
+        "image_id": str(failure.image_id) if failure.image_id else None,
+        "index": failure.index,
+        "path": failure.path,
+        "page_number": failure.page_number,
+        "stage": failure.stage,
+        "class": failure.error_class,
+        "error_type": failure.error_type,
+        "error": failure.message,
+        "attempts": failure.attempts,
+        "last_seen_at": failure.last_seen_at.isoformat(),
+        "next_retry_at": failure.next_retry_at.isoformat() if failure.next_retry_at else None,
+        "run_id": failure.run_id,
+    }
+
+
+def print_failures(failures: Sequence[OpenFailure]) -> None:
+    """The list of failed images (and documents), with reasons."""
+    if not failures:
+        out.print("No open failures.")
+        return
+    print_table(
+        "Failures",
+        [
+            ("document", False),
+            ("image", False),
+            ("page", True),
+            ("stage", False),
+            ("class", False),
+            ("tries", True),
+            ("reason", False),
+        ],
+        [
+            (
+                failure.key,
+                failure.path or "(the document)",
+                failure.page_number,
+                failure.stage,
+                failure.error_class,
+                failure.attempts,
+                failure.message,
+            )
+            for failure in failures
+        ],
+    )
+
+
+@contextmanager
+def progress_bar(label: str, total: int, count: Callable[[], int]) -> Iterator[None]:
+    """A progress bar that reads its count while the block runs; nothing where output is no terminal.
+
+    Args:
+        total: what `count` reaches when all is done.
+        count: asked twice a second, from a thread of its own.
+    """
+    if not err.is_terminal or total == 0:
+        yield
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+    )
+    task = bar.add_task(label, total=total)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_S):
+            try:
+                bar.update(task, completed=count())
+            except EmbeddingAssetsError as error:
+                bar.console.print(f"progress is not known for the moment: {_plain(error.message)}")
+
+    with bar:
+        watcher = threading.Thread(target=watch, daemon=True, name="progress")
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join(timeout=5)
+            bar.update(task, completed=count())

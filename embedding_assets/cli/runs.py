@@ -1,0 +1,126 @@
+"""Dagster runs started by the command line: in this process, with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedding_assets.cli.output import progress_bar
+from embedding_assets.deploy.instance import apply_dagster_environment
+from embedding_assets.errors import DocumentError
+from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.assembly import open_ingestor
+from embedding_assets.pipeline.slig import FLAG, STAGE
+from embedding_assets.settings import Settings
+from embedding_assets.store.database import Database
+from embedding_assets.store.documents import coverage_of_document
+
+
+@dataclass
+class RunSummary:
+    """What became of the documents of a command.
+
+    `failed` holds the reason of each run that failed; `done` the documents of those that succeeded.
+    """
+
+    done: list[DocumentKey] = field(default_factory=list)
+    unchanged: list[DocumentKey] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def ingest_documents(
+    settings: Settings, database: Database, keys: Sequence[DocumentKey], *, force: bool = False
+) -> RunSummary:
+    """Materializes `document_images` of the documents whose content is new or has changed."""
+    ingestor = open_ingestor(settings, database)
+    summary = RunSummary()
+    targets: list[DocumentKey] = []
+    materialized = _materialized(settings, "document_images")
+    for key in keys:
+        try:
+            current = not force and str(key) in materialized and ingestor.is_current(key)
+        except DocumentError:
+            current = False  # the run records why
+        (summary.unchanged if current else targets).append(key)
+    with progress_bar("ingest", len(targets), lambda: len(summary.done)):
+        _run(
+            settings,
+            "ingest_document",
+            targets,
+            summary,
+            {"document_images": {"config": {"force": force}}},
+            1,
+        )
+    return summary
+
+
+def embed_documents(
+    settings: Settings,
+    database: Database,
+    keys: Sequence[DocumentKey],
+    *,
+    batch_size: int | None = None,
+    max_retries: int | None = None,
+) -> RunSummary:
+    """Materializes `slig_embeddings` of the documents that are not materialized, or lack vectors."""
+    summary = RunSummary()
+    materialized = _materialized(settings, "slig_embeddings")
+    with database.transaction() as connection:
+        rows = [coverage_of_document(connection, key, FLAG, STAGE) for key in keys]
+    targets: list[DocumentKey] = []
+    for row in rows:
+        done = str(row.key) in materialized and row.is_complete(settings.min_coverage)
+        (summary.unchanged if done else targets).append(row.key)
+    before = sum(row.embedded for row in rows)
+    given = {"batch_size": batch_size, "max_retries": max_retries}
+    config = {name: value for name, value in given.items() if value is not None}
+
+    def count() -> int:
+        with database.transaction() as connection:
+            now = sum(coverage_of_document(connection, key, FLAG, STAGE).embedded for key in keys)
+        return now - before
+
+    with progress_bar("embed", sum(row.missing for row in rows), count):
+        _run(
+            settings,
+            "embed_document",
+            targets,
+            summary,
+            {"slig_embeddings": {"config": config}},
+            settings.documents_per_run,
+        )
+    return summary
+
+
+def _materialized(settings: Settings, asset: str) -> set[str]:
+    apply_dagster_environment(settings)
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        return set(instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+
+def _run(
+    settings: Settings,
+    job: str,
+    keys: Sequence[DocumentKey],
+    summary: RunSummary,
+    ops: dict[str, Any],
+    documents_per_run: int,
+) -> None:
+    if not keys:
+        return
+    import dagster as dg
+
+    from embedding_assets.definitions import build_defs
+    from embedding_assets.defs.execution import run_job
+
+    with dg.DagsterInstance.get() as instance:
+        for outcome in run_job(
+            build_defs(), job, keys, instance, documents_per_run=documents_per_run, run_config={"ops": ops}
+        ):
+            if outcome.success:
+                summary.done.extend(outcome.keys)
+            else:
+                summary.failed.append(outcome.reason)

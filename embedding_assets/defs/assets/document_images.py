@@ -1,0 +1,94 @@
+"""Asset `document_images`: each document's images, found, checked, stored and described in rows."""
+
+import dagster as dg
+from pydantic import Field
+
+from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, as_failure, failure_table, translated_errors
+from embedding_assets.defs.partitions import documents
+from embedding_assets.defs.resources import PipelineResource
+from embedding_assets.errors import DocumentError, FatalError
+from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.ingestion import INGEST, IngestReport
+from embedding_assets.store.failures import open_failures
+
+KEY = dg.AssetKey("document_images")
+
+
+class IngestConfig(dg.Config):
+    """How the documents of a run are ingested."""
+
+    force: bool = Field(
+        default=False, description="Read documents again even where their content has not changed."
+    )
+
+
+def _metadata(report: IngestReport, failed_table: str) -> dict[str, dg.MetadataValue]:
+    return {
+        "images": dg.MetadataValue.int(report.images),
+        "ready": dg.MetadataValue.int(report.ready),
+        "skipped": dg.MetadataValue.int(report.skipped),
+        "rejected": dg.MetadataValue.int(report.rejected),
+        "pending": dg.MetadataValue.int(report.pending),
+        "new": dg.MetadataValue.int(report.inserted),
+        "changed": dg.MetadataValue.int(report.updated),
+        "removed": dg.MetadataValue.int(report.removed),
+        "unchanged": dg.MetadataValue.bool(report.unchanged),
+        "pages": dg.MetadataValue.int(report.page_count or 0),
+        "seconds": dg.MetadataValue.float(round(report.elapsed_s, 3)),
+        "failed_images": dg.MetadataValue.md(failed_table),
+    }
+
+
+def make_document_images(documents_per_run: int) -> dg.AssetsDefinition:
+    """The asset, with as many documents in a run of a backfill as the setting says."""
+
+    @dg.asset(
+        key=KEY,
+        description="The images of the document: found in its source, fully decoded once, stored by content, "
+        "and described in the table `document_images`. Broken ones are listed, not lost.",
+        partitions_def=documents,
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=documents_per_run),
+        retry_policy=INFRASTRUCTURE_RETRY,
+        group_name="ingest",
+        kinds={"python", "postgres"},
+    )
+    def document_images(
+        context: dg.AssetExecutionContext, config: IngestConfig, pipeline: PipelineResource
+    ) -> None:
+        done: list[tuple[DocumentKey, dict[str, dg.MetadataValue]]] = []
+        failed: list[tuple[DocumentKey, DocumentError]] = []
+        with translated_errors(context):
+            ingestor = pipeline.ingestor()
+            for text in context.partition_keys:
+                key = DocumentKey.parse(text)
+                try:
+                    report = ingestor.ingest(key, force=config.force, run_id=context.run_id)
+                except DocumentError as error:
+                    failed.append((key, error))
+                    context.log.error(f"{key}: {error}")
+                    continue
+                with ingestor.database.transaction() as connection:
+                    failures = open_failures(connection, key.workspace_id, key.document_id)
+                table = failure_table([failure for failure in failures if failure.stage == INGEST])
+                done.append((key, _metadata(report, table)))
+                context.log.info(f"{key}: {report}")
+        for key, metadata in done:
+            if failed:
+                # The step is about to fail, for the sake of the others; this one is done: materialize it.
+                context.log_event(
+                    dg.AssetMaterialization(asset_key=KEY, partition=str(key), metadata=metadata)
+                )
+            else:
+                context.add_asset_metadata(metadata, partition_key=str(key))
+        if failed:
+            raise _failure(failed, len(done) + len(failed))
+
+    return document_images
+
+
+def _failure(failed: list[tuple[DocumentKey, DocumentError]], total: int) -> dg.Failure:
+    if len(failed) == total == 1:
+        return as_failure(failed[0][1])
+    lines = [f"{len(failed)} of {total} documents could not be read; the others are done."]
+    lines += [f"{key}: {error.message}" for key, error in failed[:20]]
+    return as_failure(FatalError("\n".join(lines)))

@@ -1,0 +1,238 @@
+"""Every setting of the project, typed, in one place.
+
+A setting is read from the environment (`EMBEDDING_ASSETS_` and its name in capitals) or from a `.env` file in
+the working directory; the environment wins. `docs/settings.md` explains each. Unknown `EMBEDDING_ASSETS_*`
+names and settings that contradict each other are refused when settings are loaded, by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from embedding_assets.errors import SettingsError
+
+PREFIX = "EMBEDDING_ASSETS_"
+ENV_FILE = ".env"
+
+DEFAULT_MODEL = "ViT-B-16-SigLIP2-512"
+DEFAULT_PRETRAINED = "webli"
+DEMO_MODEL = "demo"
+
+TextList = Annotated[list[str], NoDecode]
+"""A list written as comma-separated text in the environment."""
+
+
+class Settings(BaseSettings):
+    """All settings. Immutable; make another with `load_settings(name=value)`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    # -- where things are ------------------------------------------------------------------------------------
+    demo: bool = Field(False, description="Work on the demo: its own database and folders, the demo model.")
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{PREFIX}DATABASE_URL", "DATABASE_URL", "database_url"),
+        description="Postgres with pgvector. Unset: the embedded server under `var_dir`.",
+    )
+    dagster_database_url: SecretStr | None = Field(
+        None, description="Postgres of Dagster's own storage. Unset: `<database>_dagster` on the same server."
+    )
+    var_dir: Path = Field(Path("var"), description="Folder for everything that the project makes on disk.")
+    landing_root: str = Field(
+        "", description="Where new documents land: folder or URL. Default: `<var_dir>/landing`."
+    )
+    image_store_root: str = Field(
+        "", description="Where image bytes are kept: folder or URL. Default: `<var_dir>/images`."
+    )
+    allowed_roots: TextList = Field(
+        [], description="Folders besides the landing root in which the paths of posted images may lie."
+    )
+
+    # -- ingest ----------------------------------------------------------------------------------------------
+    fetch_urls: bool = Field(False, description="Whether images may be posted by URL.")
+    allowed_url_hosts: TextList = Field([], description="Hosts that posted URLs may name.")
+    url_timeout_s: float = Field(
+        30.0, gt=0, le=600, description="Seconds for one URL, all redirects included."
+    )
+    max_image_bytes: int = Field(64 * 2**20, gt=0, description="A larger image file is rejected (bytes).")
+    max_image_pixels: int = Field(100_000_000, gt=0, description="An image with more pixels is rejected.")
+    min_image_side: int = Field(64, ge=1, description="An image with a shorter side is skipped (pixels).")
+    pdf_images: Literal["embedded", "pages", "auto"] = Field(
+        "embedded",
+        description="`embedded`: the raster images of a PDF; `pages`: every page rendered; "
+        "`auto`: embedded images, and a page without any is rendered.",
+    )
+    pdf_render_dpi: int = Field(150, ge=36, le=600, description="Resolution of rendered pages.")
+    pdf_timeout_s: float = Field(300.0, gt=0, description="Seconds that one PDF may take to be read.")
+    pdf_memory_mb: int = Field(2048, ge=256, description="Memory that the PDF reader may use (MiB).")
+
+    # -- encoder ---------------------------------------------------------------------------------------------
+    slig_model: str = Field(
+        DEFAULT_MODEL, description="open_clip model name, `hf-hub:...`, `local-dir:...`, or `demo`."
+    )
+    slig_pretrained: str = Field(
+        DEFAULT_PRETRAINED, description="open_clip pretrained tag; not used by hf-hub:, local-dir: and demo."
+    )
+    slig_device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...")
+    slig_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number format of the model. `auto` takes the fastest that passes a self-check."
+    )
+    decode_threads: int = Field(
+        0, ge=0, le=64, description="Threads that decode images; 0: one per core, 8 at most."
+    )
+    hf_token: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{PREFIX}HF_TOKEN", "HF_TOKEN", "hf_token"),
+        description="Token for weights of gated Hugging Face repositories.",
+    )
+
+    # -- batches, retries, coverage --------------------------------------------------------------------------
+    batch_size: int = Field(20, ge=1, le=10_000, description="Images encoded and committed together.")
+    max_retries: int = Field(3, ge=0, le=10, description="Attempts after an image's first, 2, 4, 8 s apart.")
+    min_coverage: float = Field(
+        0.95, ge=0, le=1, description="Embedded / (all - skipped) that a document needs to be materialized."
+    )
+    max_throttle_wait_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Seconds that one batch waits in all for a throttling provider before it fails.",
+    )
+    batches_per_step: int = Field(
+        0,
+        ge=0,
+        description="Batches in one Dagster step; 0: as many as take about 5 s at the measured speed.",
+    )
+    documents_per_run: int = Field(50, ge=1, le=1000, description="Documents in one run of a backfill.")
+
+    # -- services --------------------------------------------------------------------------------------------
+    dagster_host: str = Field("127.0.0.1", description="Address that the Dagster UI listens on.")
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
+
+    @field_validator("allowed_roots", "allowed_url_hosts", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("database_url", "dagster_database_url")
+    @classmethod
+    def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        scheme = value.get_secret_value().split("://", 1)[0].split("+", 1)[0]
+        if scheme not in {"postgresql", "postgres"}:
+            raise ValueError(
+                f"expected a URL like postgresql://user:password@host:5432/database, got the scheme {scheme[:20]!r}"
+            )
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _demo_profile(cls, values: Any) -> Any:
+        """`demo` swaps the defaults: settings that were given explicitly must not contradict it."""
+        if isinstance(values, dict) and str(values.get("demo", "")).lower() in {"1", "true", "yes", "on"}:
+            model = values.setdefault("slig_model", DEMO_MODEL)
+            if model != DEMO_MODEL:
+                raise ValueError(
+                    f"demo and slig_model={model!r} contradict each other: the demo works with the demo model "
+                    f"only; unset {PREFIX}DEMO or {PREFIX}SLIG_MODEL"
+                )
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.allowed_url_hosts and not self.fetch_urls:
+            raise ValueError(
+                "allowed_url_hosts is set but fetch_urls is off: set fetch_urls=true to fetch from these hosts, "
+                "or unset allowed_url_hosts"
+            )
+        if self.fetch_urls and not self.allowed_url_hosts:
+            raise ValueError(
+                "fetch_urls is on but allowed_url_hosts names no host: name the hosts to fetch from"
+            )
+        if self.slig_model.startswith("local-dir:"):
+            folder = Path(self.slig_model.removeprefix("local-dir:"))
+            if not folder.is_dir():
+                raise ValueError(
+                    f"slig_model: {folder} is no folder; expected local-dir:<folder with weights>"
+                )
+        return self
+
+    # -- derived ---------------------------------------------------------------------------------------------
+    @property
+    def home(self) -> Path:
+        """Absolute folder of this profile's files: `var_dir`, or its `demo` subfolder."""
+        base = self.var_dir.expanduser().absolute()
+        return base / "demo" if self.demo else base
+
+    @property
+    def landing(self) -> str:
+        """The landing root, as given or derived."""
+        return self.landing_root or str(self.home / "landing")
+
+    @property
+    def image_store(self) -> str:
+        """The image store's root, as given or derived."""
+        return self.image_store_root or str(self.home / "images")
+
+    @property
+    def embedded_data(self) -> Path:
+        """Data folder of the embedded Postgres (shared by the demo and the real profile)."""
+        return self.var_dir.expanduser().absolute() / "postgres"
+
+    @property
+    def database_name(self) -> str:
+        """Database in the embedded server."""
+        return "embedding_assets_demo" if self.demo else "embedding_assets"
+
+    @property
+    def dagster_home(self) -> Path:
+        """DAGSTER_HOME of the processes that the CLI starts."""
+        return self.home / "dagster"
+
+
+def _unknown_names(environ: Mapping[str, str | None]) -> list[str]:
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    return sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads and checks all settings.
+
+    Args:
+        overrides: settings that win over environment and `.env`, by field name.
+
+    Raises:
+        SettingsError: a name is unknown, a value is malformed, or two settings contradict each other. The
+            message names the setting and never shows a secret's value.
+    """
+    names: dict[str, str | None] = dict(os.environ)
+    if Path(ENV_FILE).is_file():
+        names.update(dotenv_values(ENV_FILE))
+    if unknown := _unknown_names(names):
+        raise SettingsError(
+            f"unknown setting{'s' if len(unknown) > 1 else ''}: {', '.join(unknown)}",
+            hint="docs/settings.md lists all settings; `embedding-assets doctor --settings` prints them",
+        )
+    if unknown := sorted(set(overrides) - set(Settings.model_fields)):
+        raise SettingsError(f"unknown setting{'s' if len(unknown) > 1 else ''}: {', '.join(unknown)}")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors(include_input=False, include_url=False):
+            name = ".".join(str(part) for part in item["loc"]) or "settings"
+            name = name.upper() if name.upper().startswith(PREFIX) else name
+            problems.append(f"{name}: {item['msg'].removeprefix('Value error, ')}")
+        raise SettingsError("; ".join(problems), hint="docs/settings.md explains every setting") from None

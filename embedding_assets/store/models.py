@@ -1,0 +1,219 @@
+"""The tables, as SQLAlchemy models. Migrations are written from them and tested to agree with them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+FLAGS = {
+    "image_slig_embeddings": "has_slig_embedding",
+    "image_color_embeddings": "has_color_slig",
+    "image_texture_embeddings": "has_texture_slig",
+    "image_style_embeddings": "has_style_slig",
+    "image_material_embeddings": "has_material_slig",
+    "image_understanding_embeddings": "has_understanding_embedding",
+    "image_text_embeddings": "has_text_embedding",
+}
+"""Logical collection name -> flag on document_images that says whether the image has a vector in it."""
+
+
+class Base(DeclarativeBase):
+    """Base of all models; names of constraints are fixed so that migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def _now() -> Mapped[datetime]:
+    return mapped_column(DateTime(timezone=True), server_default=func.now(), nullable=False)
+
+
+def _flag() -> Mapped[bool]:
+    return mapped_column(Boolean, server_default=text("false"), nullable=False)
+
+
+class Document(Base):
+    """A document: its source, and the content that its image rows stand for."""
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        CheckConstraint("status IN ('registered', 'ingested', 'failed')", name="status"),
+        Index("ix_documents_status", "status", "workspace_id", "document_id"),
+    )
+
+    workspace_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    document_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    source_kind: Mapped[str] = mapped_column(Text, comment="pdf, folder, image or posted")
+    source_uri: Mapped[str | None] = mapped_column(Text, comment="where it was found; null for a posted list")
+    posted_images: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB, comment="the list as posted")
+    content_hash: Mapped[str | None] = mapped_column(
+        Text, comment="hash of content and ingest options that the image rows stand for; null until ingested"
+    )
+    title: Mapped[str | None] = mapped_column(Text)
+    page_count: Mapped[int | None] = mapped_column(Integer)
+    status: Mapped[str] = mapped_column(Text, server_default="registered")
+    ingested_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class DocumentImage(Base):
+    """An image of a document. Its id is derived from document key, content hash and occurrence."""
+
+    __tablename__ = "document_images"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["workspace_id", "document_id"],
+            ["documents.workspace_id", "documents.document_id"],
+            ondelete="CASCADE",
+        ),
+        CheckConstraint("status IN ('ready', 'skipped', 'rejected', 'pending')", name="status"),
+        Index("ix_document_images_document", "workspace_id", "document_id", "image_index"),
+        Index("ix_document_images_content", "workspace_id", "content_hash"),
+        *(
+            Index(
+                f"ix_document_images_lacking_{flag.removeprefix('has_')}",
+                "workspace_id",
+                "document_id",
+                "image_index",
+                postgresql_where=text(f"status = 'ready' AND NOT {flag}"),
+            )
+            for flag in FLAGS.values()
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(Text)
+    document_id: Mapped[str] = mapped_column(Text)
+    image_index: Mapped[int] = mapped_column(Integer, comment="position in the document, from 0")
+    occurrence: Mapped[int] = mapped_column(Integer, comment="0 for the first image with these bytes, 1, ...")
+    content_hash: Mapped[str] = mapped_column(Text, comment="SHA-256 of the image's bytes")
+    status: Mapped[str] = mapped_column(
+        Text, comment="ready, skipped, rejected, or pending (not fetched yet)"
+    )
+    status_reason: Mapped[str | None] = mapped_column(Text)
+    reference: Mapped[str] = mapped_column(Text, comment="where it is in its source, for people")
+    store_key: Mapped[str | None] = mapped_column(Text, comment="key in the image store")
+    image_format: Mapped[str | None] = mapped_column(Text)
+    width: Mapped[int | None] = mapped_column(Integer)
+    height: Mapped[int | None] = mapped_column(Integer)
+    byte_size: Mapped[int | None] = mapped_column(BigInteger)
+    page_number: Mapped[int | None] = mapped_column(Integer, comment="from 1")
+    position: Mapped[int | None] = mapped_column(Integer, comment="order on the page, from 0")
+    bbox: Mapped[list[float] | None] = mapped_column(JSONB, comment="left, bottom, right, top in PDF points")
+    caption: Mapped[str | None] = mapped_column(Text)
+    nearby_text: Mapped[str | None] = mapped_column(Text)
+    quality_score: Mapped[float | None] = mapped_column(Float)
+    extra: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    vision_analysis: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    vision_provider: Mapped[str | None] = mapped_column(Text)
+    vision_model: Mapped[str | None] = mapped_column(Text)
+    has_slig_embedding: Mapped[bool] = _flag()
+    has_color_slig: Mapped[bool] = _flag()
+    has_texture_slig: Mapped[bool] = _flag()
+    has_style_slig: Mapped[bool] = _flag()
+    has_material_slig: Mapped[bool] = _flag()
+    has_understanding_embedding: Mapped[bool] = _flag()
+    has_text_embedding: Mapped[bool] = _flag()
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class EmbeddingFailure(Base):
+    """Why an image or document is not done. At most one open record an image (or document) and stage."""
+
+    __tablename__ = "embedding_failures"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["workspace_id", "document_id"],
+            ["documents.workspace_id", "documents.document_id"],
+            ondelete="CASCADE",
+        ),
+        CheckConstraint(
+            "error_class IN ('transient', 'throttled', 'too_large', 'permanent', 'fatal')", name="error_class"
+        ),
+        Index(
+            "uq_embedding_failures_open",
+            "workspace_id",
+            "document_id",
+            "stage",
+            text("coalesce(image_id, '00000000-0000-0000-0000-000000000000'::uuid)"),
+            unique=True,
+            postgresql_where=text("resolved_at IS NULL"),
+        ),
+        Index("ix_embedding_failures_image_id", "image_id"),
+        Index(
+            "ix_embedding_failures_due",
+            "next_retry_at",
+            postgresql_where=text("resolved_at IS NULL AND next_retry_at IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    workspace_id: Mapped[str] = mapped_column(Text)
+    document_id: Mapped[str] = mapped_column(Text)
+    image_id: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("document_images.id", ondelete="CASCADE"), comment="null: the document itself failed"
+    )
+    stage: Mapped[str] = mapped_column(Text, comment="ingest, slig, ...")
+    error_class: Mapped[str] = mapped_column(Text)
+    error_type: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(Integer, comment="attempts in all, over all runs")
+    first_seen_at: Mapped[datetime] = _now()
+    last_seen_at: Mapped[datetime] = _now()
+    next_retry_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="null: only when asked"
+    )
+    resolved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    run_id: Mapped[str | None] = mapped_column(Text, comment="the run that saw it last")
+
+
+class EmbeddingSpaceRow(Base):
+    """Which embedding spaces exist, in which physical vecs collection, and which one is active."""
+
+    __tablename__ = "embedding_spaces"
+    __table_args__ = (
+        Index("uq_embedding_spaces_space", "logical_name", "space_id", unique=True),
+        Index("uq_embedding_spaces_active", "logical_name", unique=True, postgresql_where=text("active")),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    logical_name: Mapped[str] = mapped_column(Text)
+    space_id: Mapped[str] = mapped_column(Text)
+    collection: Mapped[str] = mapped_column(Text, unique=True, comment="physical vecs collection")
+    dimension: Mapped[int] = mapped_column(Integer)
+    description: Mapped[dict[str, Any]] = mapped_column(JSONB, comment="model, weights, preprocessing, ...")
+    active: Mapped[bool] = mapped_column(Boolean)
+    images_per_second: Mapped[float | None] = mapped_column(
+        Float, comment="speed that runs measured; sizes Dagster steps"
+    )
+    created_at: Mapped[datetime] = _now()

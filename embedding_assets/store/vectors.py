@@ -1,0 +1,307 @@
+"""Writing vectors in bulk, together with the flags and failure records that speak of them.
+
+`vecs.upsert` can't do this: its transaction is its own, and 500 rows a statement reach a tenth of COPY's
+speed (benchmarks/bulk_write.py). The tables are the ones that vecs makes, so its clients read them.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg2
+import psycopg2.errors
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from embedding_assets.encoders.protocol import Vectors
+from embedding_assets.errors import SpaceMismatch, StoreUnavailable
+from embedding_assets.store.spaces import Collection
+
+METADATA = (
+    "jsonb_build_object('workspace_id', i.workspace_id, 'document_id', i.document_id, "
+    "'page_number', i.page_number, 'quality_score', i.quality_score)"
+)
+"""Metadata of an image's vectors, as SQL over document_images AS i."""
+
+
+@dataclass(frozen=True)
+class WriteCounts:
+    """What a write changed, counted from the rows.
+
+    Attributes:
+        vectors: vectors inserted or replaced, over all collections.
+        images: images that did not have all of these vectors before and have them now.
+        resolved: failure records closed.
+    """
+
+    vectors: int = 0
+    images: int = 0
+    resolved: int = 0
+
+
+def encode_copy(ids: Sequence[uuid.UUID], vectors: Vectors, metadata: Sequence[str]) -> bytes:
+    """Rows (id varchar, vec vector, metadata jsonb) in Postgres' binary COPY format.
+
+    Args:
+        ids: n ids.
+        vectors: float32, shape (n, d).
+        metadata: n JSON texts.
+
+    Source: "Binary Format" of the COPY page of the Postgres manual; pgvector's vector_recv reads a vector as
+    int16 dimension, int16 zero, and d big-endian float32; jsonb_recv reads a version byte (1) and text.
+    """
+    count, dimension = vectors.shape
+    fixed = np.dtype(
+        [
+            ("fields", ">i2"),
+            ("id_length", ">i4"),
+            ("id", "S36"),
+            ("vec_length", ">i4"),
+            ("dimension", ">i2"),
+            ("unused", ">i2"),
+            ("vec", ">f4", (dimension,)),
+        ]
+    )
+    rows = np.zeros(count, dtype=fixed)
+    rows["fields"] = 3
+    rows["id_length"] = 36
+    rows["id"] = [str(i) for i in ids]
+    rows["vec_length"] = 4 + 4 * dimension
+    rows["dimension"] = dimension
+    rows["vec"] = vectors
+    start = memoryview(rows.view(np.uint8)).cast("B")
+    parts: list[bytes | memoryview] = [b"PGCOPY\n\xff\r\n\0", bytes(8)]
+    for number, words in enumerate(metadata):
+        encoded = words.encode()
+        parts.append(start[number * fixed.itemsize : (number + 1) * fixed.itemsize])
+        parts.append((1 + len(encoded)).to_bytes(4, "big") + b"\1" + encoded)
+    parts.append(b"\xff\xff")
+    return b"".join(parts)
+
+
+def write_embeddings(
+    connection: Connection,
+    workspace_id: str,
+    ids: Sequence[uuid.UUID],
+    vectors: Sequence[tuple[Collection, Vectors]],
+    *,
+    stage: str,
+) -> WriteCounts:
+    """Stores vectors of images, sets their flags and closes their failure records of this stage.
+
+    All in the caller's transaction. Images that are no longer there (their document changed meanwhile) are
+    left out; so are images of other workspaces.
+
+    Args:
+        workspace_id: workspace of all the images.
+        ids: n image ids, no id twice.
+        vectors: for each collection, float32 of shape (n, collection.dimension), in the order of `ids`.
+        stage: the failure records' stage to close.
+
+    Raises:
+        SpaceMismatch: the shape is not the collection's.
+        sqlalchemy.exc.DataError: a number is not finite.
+    """
+    if not ids or not vectors:
+        return WriteCounts()
+    if len(set(ids)) != len(ids):
+        raise ValueError("write_embeddings takes each image id once")
+    for collection, array in vectors:
+        if array.shape != (len(ids), collection.dimension):
+            raise SpaceMismatch(
+                f"{collection.logical_name} takes {len(ids)} vectors of {collection.dimension} numbers, "
+                f"got an array of shape {array.shape}"
+            )
+    # Locks are taken in the order of ids, so that two processes with the same images can't deadlock.
+    present = connection.execute(
+        text(
+            f"SELECT id, CAST({METADATA} AS text) AS metadata FROM document_images i "
+            "WHERE workspace_id = :workspace AND id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE"
+        ),
+        {"workspace": workspace_id, "ids": [str(i) for i in ids]},
+    ).all()
+    if not present:
+        return WriteCounts()
+    place = {i: n for n, i in enumerate(ids)}
+    kept = [row.id for row in present]
+    order = [place[i] for i in kept]
+    metadata = [row.metadata for row in present]
+    written = 0
+    for collection, array in vectors:
+        # The rows' locks keep other writers of ours away, so deleting and copying is an upsert; it is written
+        # once, where a temporary table would be written, read, and written again.
+        connection.execute(
+            text(f"DELETE FROM {collection.qualified} WHERE id = ANY(:ids)"), {"ids": [str(i) for i in kept]}
+        )
+        written += _copy_in(
+            connection,
+            f"COPY {collection.qualified} (id, vec, metadata) FROM STDIN BINARY",
+            encode_copy(kept, array[order], metadata),
+        )
+    return _settle(connection, kept, [collection for collection, _ in vectors], written, stage)
+
+
+def _copy_in(connection: Connection, statement: str, data: bytes) -> int:
+    """Runs COPY FROM STDIN and returns the rows; errors are SQLAlchemy's, as those of every other statement."""
+    raw = connection.connection
+    try:
+        cursor = raw.cursor()
+        try:
+            cursor.copy_expert(statement, io.BytesIO(data))
+            return int(cursor.rowcount)
+        finally:
+            cursor.close()
+    except psycopg2.errors.UniqueViolation as error:
+        raise StoreUnavailable(
+            "another client wrote vectors of the same images at the same moment; trying again replaces them"
+        ) from error
+    except psycopg2.Error as error:
+        gone = bool(raw.dbapi_connection is not None and raw.dbapi_connection.closed)
+        wrapped = DBAPIError.instance(
+            statement, None, error, psycopg2.Error, connection_invalidated=gone, dialect=connection.dialect
+        )
+        if gone:
+            connection.invalidate(error)
+        raise wrapped from error
+
+
+def _settle(
+    connection: Connection,
+    ids: Sequence[uuid.UUID],
+    collections: Sequence[Collection],
+    written: int,
+    stage: str,
+) -> WriteCounts:
+    parameters = {"ids": [str(i) for i in ids], "stage": stage}
+    flags = [collection.flag for collection in collections]
+    images = connection.execute(
+        text(
+            f"UPDATE document_images SET {', '.join(f'{flag} = true' for flag in flags)}, updated_at = now() "
+            f"WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT ({' AND '.join(flags)})"
+        ),
+        parameters,
+    ).rowcount
+    resolved = connection.execute(
+        text(
+            "UPDATE embedding_failures SET resolved_at = now() "
+            "WHERE image_id = ANY(CAST(:ids AS uuid[])) AND stage = :stage AND resolved_at IS NULL"
+        ),
+        parameters,
+    ).rowcount
+    return WriteCounts(written, images, resolved)
+
+
+def copy_known_vectors(
+    connection: Connection,
+    workspace_id: str,
+    ids: Sequence[uuid.UUID],
+    collections: Sequence[Collection],
+    *,
+    stage: str,
+) -> list[uuid.UUID]:
+    """Gives images the vectors of other images of the workspace with the very same bytes.
+
+    Returns:
+        Ids of the images that got all their vectors this way; the others have to be encoded.
+    """
+    if not ids or not collections:
+        return []
+    flags = " AND ".join(f"o.{collection.flag}" for collection in collections)
+    donors = connection.execute(
+        text(
+            "SELECT i.id, d.id AS donor FROM document_images i JOIN LATERAL ("
+            "  SELECT o.id FROM document_images o WHERE o.workspace_id = i.workspace_id "
+            f"  AND o.content_hash = i.content_hash AND o.id <> i.id AND {flags} ORDER BY o.id LIMIT 1"
+            ") d ON true "
+            "WHERE i.workspace_id = :workspace AND i.id = ANY(CAST(:ids AS uuid[])) AND i.status = 'ready' "
+            "ORDER BY i.id FOR UPDATE OF i"
+        ),
+        {"workspace": workspace_id, "ids": [str(i) for i in ids]},
+    ).all()
+    if not donors:
+        return []
+    # One statement, so one snapshot: an image gets its vectors in all collections or in none.
+    joins = " ".join(
+        f"JOIN {collection.qualified} v{n} ON v{n}.id = n.donor::text"
+        for n, collection in enumerate(collections)
+    )
+    columns = ", ".join(f"v{n}.vec AS vec_{n}" for n in range(len(collections)))
+    inserts = ", ".join(
+        f"written_{n} AS (INSERT INTO {collection.qualified} (id, vec, metadata) "
+        f"SELECT id::text, vec_{n}, metadata FROM source ORDER BY id "
+        "ON CONFLICT (id) DO UPDATE SET vec = excluded.vec, metadata = excluded.metadata RETURNING id)"
+        for n, collection in enumerate(collections)
+    )
+    written = connection.execute(
+        text(
+            f"WITH source AS MATERIALIZED (SELECT i.id, {METADATA} AS metadata, {columns} "
+            "FROM unnest(CAST(:ids AS uuid[]), CAST(:donors AS uuid[])) AS n(id, donor) "
+            f"JOIN document_images i ON i.id = n.id {joins}), {inserts} "
+            + " UNION ALL ".join(
+                f"SELECT {n} AS number, id FROM written_{n}" for n in range(len(collections))
+            )
+        ),
+        {"ids": [str(row.id) for row in donors], "donors": [str(row.donor) for row in donors]},
+    ).all()
+    complete = sorted(uuid.UUID(row.id) for row in written if row.number == 0)
+    _settle(connection, complete, collections, len(written), stage)
+    return complete
+
+
+def refresh_metadata(
+    connection: Connection, workspace_id: str, document_id: str, collection: Collection
+) -> int:
+    """Brings the metadata of a document's vectors up to its image rows; returns how many changed."""
+    return connection.execute(
+        text(
+            f"UPDATE {collection.qualified} v SET metadata = {METADATA} FROM document_images i "
+            "WHERE i.workspace_id = :workspace AND i.document_id = :document AND v.id = i.id::text "
+            f"AND v.metadata IS DISTINCT FROM {METADATA}"
+        ),
+        {"workspace": workspace_id, "document": document_id},
+    ).rowcount
+
+
+def delete_vectors(
+    connection: Connection, ids: Sequence[uuid.UUID], collections: Sequence[Collection]
+) -> int:
+    """Removes the vectors of images that are being removed; the caller deletes their rows along with it."""
+    return sum(
+        connection.execute(
+            text(f"DELETE FROM {collection.qualified} WHERE id = ANY(:ids)"), {"ids": [str(i) for i in ids]}
+        ).rowcount
+        for collection in collections
+    )
+
+
+def nearest(
+    connection: Connection, workspace_id: str, collection: Collection, vector: Vectors, limit: int
+) -> list[tuple[uuid.UUID, float]]:
+    """Exact nearest images of one workspace by cosine similarity.
+
+    Args:
+        vector: float32, shape (dimension,).
+        limit: how many at most.
+
+    Returns:
+        (image id, cosine similarity), most similar first, ties by id.
+    """
+    rows = connection.execute(
+        text(
+            # "+ 0" keeps approximate indexes out: they would leave out neighbours when rows are filtered.
+            # A vecs client may have stored ids that are no images; the join on text leaves them out.
+            f"SELECT i.id, 1 - (v.vec <=> CAST(:query AS vector)) AS similarity FROM {collection.qualified} v "
+            "JOIN document_images i ON i.id::text = v.id WHERE i.workspace_id = :workspace "
+            "ORDER BY (v.vec <=> CAST(:query AS vector)) + 0, i.id LIMIT :limit"
+        ),
+        {
+            "query": "[" + ",".join(repr(float(x)) for x in vector) + "]",
+            "workspace": workspace_id,
+            "limit": limit,
+        },
+    ).all()
+    return [(row.id, float(row.similarity)) for row in rows]
