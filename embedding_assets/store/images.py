@@ -103,9 +103,17 @@ def save_images(
 
 
 def remove_images_not_in(
-    connection: Connection, key: DocumentKey, keep: Sequence[uuid.UUID], collections: Sequence[Collection]
+    connection: Connection,
+    key: DocumentKey,
+    keep: Sequence[uuid.UUID],
+    collections: Sequence[Collection],
+    *,
+    index: int | None = None,
 ) -> int:
     """Removes the document's images that are not among `keep`: rows, vectors and failures together.
+
+    Args:
+        index: only those at this position of the document.
 
     Returns:
         How many images were removed.
@@ -114,12 +122,14 @@ def remove_images_not_in(
         connection.execute(
             text(
                 "SELECT id FROM document_images WHERE workspace_id = :workspace AND document_id = :document "
-                "AND NOT id = ANY(CAST(:keep AS uuid[])) ORDER BY id FOR UPDATE"
+                "AND NOT id = ANY(CAST(:keep AS uuid[])) "
+                "AND (CAST(:index AS int) IS NULL OR image_index = CAST(:index AS int)) ORDER BY id FOR UPDATE"
             ),
             {
                 "workspace": key.workspace_id,
                 "document": key.document_id,
                 "keep": [str(i) for i in keep],
+                "index": index,
             },
         )
         .scalars()

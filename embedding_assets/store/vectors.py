@@ -73,7 +73,7 @@ def encode_copy(ids: Sequence[uuid.UUID], vectors: Vectors, metadata: Sequence[s
     rows["vec_length"] = 4 + 4 * dimension
     rows["dimension"] = dimension
     rows["vec"] = vectors
-    start = memoryview(rows.view(np.uint8)).cast("B")
+    start = memoryview(rows.tobytes())
     parts: list[bytes | memoryview] = [b"PGCOPY\n\xff\r\n\0", bytes(8)]
     for number, words in enumerate(metadata):
         encoded = words.encode()
