@@ -73,7 +73,7 @@ def document_id_for_name(name: str) -> str:
     """
     if _PART.fullmatch(name) and name not in {".", ".."} and "..." not in name:
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     stem, dot, suffix = name.rpartition(".")
     if not dot:
         stem, suffix = name, ""

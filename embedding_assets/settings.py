@@ -130,18 +130,24 @@ class Settings(BaseSettings):
     def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
-        scheme = value.get_secret_value().split("://", 1)[0].split("+", 1)[0]
+        scheme = value.get_secret_value().partition("://")[0].split("+", 1)[0]
         if scheme not in {"postgresql", "postgres"}:
-            raise ValueError(
-                f"expected a URL like postgresql://user:password@host:5432/database, got the scheme {scheme[:20]!r}"
-            )
+            # What came instead is not shown: without a scheme, it may begin with the password.
+            raise ValueError("expected a URL like postgresql://user:password@host:5432/database")
         return value
 
     @model_validator(mode="before")
     @classmethod
     def _demo_profile(cls, values: Any) -> Any:
         """`demo` swaps the defaults: settings that were given explicitly must not contradict it."""
-        if isinstance(values, dict) and str(values.get("demo", "")).lower() in {"1", "true", "yes", "on"}:
+        if isinstance(values, dict) and str(values.get("demo", "")).lower() in {
+            "1",
+            "true",
+            "t",
+            "yes",
+            "y",
+            "on",
+        }:
             model = values.setdefault("slig_model", DEMO_MODEL)
             if model != DEMO_MODEL:
                 raise ValueError(

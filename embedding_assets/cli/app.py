@@ -48,9 +48,11 @@ def configure(
     if demo:
         os.environ[f"{PREFIX}DEMO"] = "true"
     settings = load_settings()
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    # The level is the handler's: Dagster sets those of the package's loggers, for its own record of a run.
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    console.setLevel(settings.log_level if debug else logging.WARNING)
+    logging.getLogger().addHandler(console)
     if debug:
         logging.getLogger("embedding_assets").setLevel(settings.log_level)
     # Dagster 1.13 warns of its own "beta" parameters at each use; backfill_policy is one.

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from embedding_assets.cli.output import out, print_coverage, print_failures, print_table
+from embedding_assets.cli.output import command_as_typed, out, print_coverage, print_failures, print_table
 from embedding_assets.cli.runs import embed_documents, ingest_documents
 from embedding_assets.demo.catalogue import write_demo_catalogue
 from embedding_assets.demo.manifest import CatalogueManifest
@@ -56,11 +56,12 @@ def run_demo() -> bool:
     out.print()
     _show_searches(VisualSearch(database, open_encoder(settings)), manifest, settings.image_store)
     out.print(f"\nModel: {open_encoder(settings).space}", highlight=False)
+    command = command_as_typed()
     out.print(
         f"\nDone in {time.monotonic() - started:.0f} s. Open the Dagster UI on these documents:\n"
-        f"  embedding-assets --demo up        then http://{settings.dagster_host}:{settings.dagster_port}\n"
+        f"  {command} --demo up        then http://{settings.dagster_host}:{settings.dagster_port}\n"
         "Search on:\n"
-        '  embedding-assets --demo search "grey slate chevron"',
+        f'  {command} --demo search "grey slate chevron"',
         highlight=False,
     )
     complete = all(row.is_complete(settings.min_coverage) for row in coverages)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +27,15 @@ err = Console(stderr=True, soft_wrap=True)
 
 POLL_S = 0.5
 """Seconds between looks at a count for the progress bar."""
+
+
+def command_as_typed() -> str:
+    """How to call this command from here: by its name where the shell finds it, else by its path."""
+    name = "embedding-assets"
+    script = Path(sys.argv[0]).absolute()
+    if script.name != name or shutil.which(name) == str(script):
+        return name
+    return str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)
 
 
 def print_json(value: Any) -> None:

@@ -78,6 +78,6 @@ def run_job(
         for event in result.get_step_failure_events():
             failure = event.step_failure_data
             description = failure.user_failure_data.description if failure.user_failure_data else None
-            error = failure.error.to_string().strip().splitlines()[-1] if failure.error else "unknown error"
-            reasons.append(description or error)
+            error = failure.error.cause or failure.error if failure.error else None
+            reasons.append(description or (error.message.strip() if error else "unknown error"))
         yield RunOutcome(result.run_id, tuple(chunk), result.success, "\n".join(reasons))

@@ -2,25 +2,32 @@
 
 import dagster as dg
 
-from embedding_assets.defs.partitions import documents
+RETRY_TAGS = {
+    # Where run retries are switched on, they are for runs whose process died, not for steps that failed: those
+    # were retried already as far as it makes sense, and a failure for good stays one.
+    "dagster/retry_on_asset_or_op_failure": "false",
+    # From failure, Dagster would drop the mapped steps that had not started (#20925). What is done is not done
+    # again anyway: the checkpoint is in the database.
+    "dagster/retry_strategy": "ALL_STEPS",
+}
 
 ingest_document = dg.define_asset_job(
     "ingest_document",
     selection=["document_images"],
-    partitions_def=documents,
+    tags=RETRY_TAGS,
     description="Reads documents and brings their image rows up to date.",
 )
 
 embed_document = dg.define_asset_job(
     "embed_document",
     selection=["slig_embeddings"],
-    partitions_def=documents,
+    tags=RETRY_TAGS,
     description="Embeds the images of ingested documents that lack a vector.",
 )
 
 process_document = dg.define_asset_job(
     "process_document",
     selection=["document_images", "slig_embeddings"],
-    partitions_def=documents,
+    tags=RETRY_TAGS,
     description="The whole way: reads documents and embeds their images.",
 )

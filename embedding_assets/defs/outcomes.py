@@ -3,7 +3,8 @@
 Three things can retry: the op (its RetryPolicy), the run (run retries) and a sensor. Only
 `InfrastructureError` is retried by the op, after exactly 2, 4, 8 s: `RetryRequested` overrides the policy,
 whose own EXPONENTIAL would wait 2, 6, 14 s (Dagster 1.13 multiplies the delay by 2^n - 1). Everything else
-fails the step at once with `allow_retries=False`.
+fails the step at once with `allow_retries=False`: left alone, the op's policy would retry even a fault of the
+program.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 import dagster as dg
 import pandas as pd
 
-from embedding_assets.errors import EmbeddingAssetsError, InfrastructureError
+from embedding_assets.errors import EmbeddingAssetsError, InfrastructureError, classify
 from embedding_assets.pipeline.retry import wave_wait
 from embedding_assets.store.documents import Coverage
 from embedding_assets.store.failures import OpenFailure
@@ -40,6 +41,12 @@ def translated_errors(context: dg.OpExecutionContext | dg.AssetExecutionContext)
         raise dg.RetryRequested(max_retries=OP_RETRIES, seconds_to_wait=wait) from error
     except EmbeddingAssetsError as error:
         raise as_failure(error) from error
+    except Exception as error:
+        raise dg.Failure(
+            description=f"{type(error).__name__}: {error}",
+            metadata={"error_class": classify(error).value, "error_type": type(error).__name__},
+            allow_retries=False,
+        ) from error
 
 
 def as_failure(error: EmbeddingAssetsError) -> dg.Failure:

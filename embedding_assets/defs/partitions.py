@@ -15,7 +15,7 @@ CHUNK = 10_000
 def register_partitions(instance: dg.DagsterInstance, keys: Iterable[DocumentKey]) -> int:
     """Adds the partitions that are not there yet, in order; returns how many were added."""
     known = set(instance.get_dynamic_partitions(documents.name or ""))
-    new = [str(key) for key in keys if str(key) not in known]
+    new = [name for name in dict.fromkeys(map(str, keys)) if name not in known]
     for start in range(0, len(new), CHUNK):
         instance.add_dynamic_partitions(documents.name or "", new[start : start + CHUNK])
     return len(new)

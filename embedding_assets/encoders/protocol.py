@@ -55,7 +55,8 @@ class EmbeddingSpace:
         }
 
     def __str__(self) -> str:
-        return f"{self.label or self.model} ({self.weights}, {self.dimension}-D, space {self.space_id})"
+        weights = f"{self.weights[:19]}..." if self.weights.startswith("sha256:") else self.weights
+        return f"{self.label or self.model} ({weights}, {self.dimension}-D, space {self.space_id})"
 
 
 class ImageEncoder(Protocol):

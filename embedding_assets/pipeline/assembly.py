@@ -59,6 +59,7 @@ def open_ingestor(settings: Settings, database: Database) -> DocumentIngestor:
         limits=IngestLimits.from_settings(settings),
         access=PostedAccess.from_settings(settings),
         max_retries=settings.max_retries,
+        max_throttle_wait_s=settings.max_throttle_wait_s,
     )
 
 

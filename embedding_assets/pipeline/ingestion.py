@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import uuid
 from collections import Counter
@@ -10,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from embedding_assets.errors import DocumentError, ErrorClass
+from sqlalchemy.exc import DataError, IntegrityError
+
+from embedding_assets.errors import DocumentError, ErrorClass, InfrastructureError, TransientError
 from embedding_assets.ingest.image_store import ImageStore
 from embedding_assets.ingest.landing import LandingDocument, SourceKind, locate
 from embedding_assets.ingest.limits import IngestLimits
@@ -31,6 +34,7 @@ from embedding_assets.store.documents import (
 )
 from embedding_assets.store.failures import Failure, record_failures, resolve_failures
 from embedding_assets.store.images import count_before, count_by_status, remove_images_not_in, save_images
+from embedding_assets.store.json_text import clean_json
 from embedding_assets.store.spaces import all_collections
 from embedding_assets.store.vectors import refresh_metadata
 
@@ -94,7 +98,8 @@ class DocumentIngestor:
         landing_root: where documents land, folder or URL.
         limits: on images and PDFs.
         access: from where posted images may be read.
-        max_retries: tries, after the first, of an image that could not be fetched for a passing reason.
+        max_retries: tries, after the first, of an image or document that can't be had for a passing reason.
+        max_throttle_wait_s: seconds that one document may wait in all for servers that throttle.
         clock: time.
     """
 
@@ -107,6 +112,7 @@ class DocumentIngestor:
         limits: IngestLimits,
         access: PostedAccess,
         max_retries: int = 3,
+        max_throttle_wait_s: float = 3600.0,
         clock: Clock | None = None,
     ) -> None:
         self.database = database
@@ -115,6 +121,7 @@ class DocumentIngestor:
         self.limits = limits
         self.access = access
         self.max_retries = max_retries
+        self.max_throttle_wait_s = max_throttle_wait_s
         self.clock: Clock = clock or SystemClock()
 
     def register(self, document: LandingDocument) -> None:
@@ -139,7 +146,7 @@ class DocumentIngestor:
                 connection,
                 key,
                 SourceKind.POSTED.value,
-                posted_images=[dict(item) for item in material_images],
+                posted_images=[_as_kept(item) for item in material_images],
             )
 
     def is_current(self, key: DocumentKey) -> bool:
@@ -165,28 +172,30 @@ class DocumentIngestor:
             run_id: recorded with failures.
 
         Raises:
-            DocumentError: it is not there or can't be read. Recorded; rows of an earlier reading stay.
+            DocumentError: it is not there or can't be read, not even after `max_retries` where the reason may
+                pass (it is still being written, its folder does not answer). Recorded; rows of an earlier
+                reading stay.
             InfrastructureError: the database is gone; try again.
         """
         start = self.clock.monotonic()
         with self._recorded_failure(key, run_id):
-            row = self._row(key)
-            source = self._source(key, row)
-            if isinstance(source, LandingDocument):
-                self.register(source)
-            if not force and self.is_current(key):
-                with self.database.transaction() as connection:
-                    counts = count_by_status(connection, key)
-                return IngestReport(
-                    images=counts.total(),
-                    ready=counts["ready"],
-                    skipped=counts["skipped"],
-                    rejected=counts["rejected"],
-                    page_count=row.page_count if row else None,
-                    unchanged=True,
-                    elapsed_s=self.clock.monotonic() - start,
-                )
-            return self._read(key, source, run_id, start)
+            for retry in range(1, self.max_retries + 1):
+                try:
+                    return self._ingest(key, force, run_id, start)
+                except InfrastructureError:
+                    raise
+                except TransientError as error:
+                    wait = wave_wait(retry)
+                    logger.warning(
+                        "ingest: retry %d of %d for %s in %.0f s: %s",
+                        retry,
+                        self.max_retries,
+                        key,
+                        wait,
+                        error,
+                    )
+                    self.clock.sleep(wait)
+            return self._ingest(key, force, run_id, start)
 
     def add_posted_image(
         self, key: DocumentKey, material_image: Mapping[str, Any], run_id: str | None = None
@@ -200,7 +209,7 @@ class DocumentIngestor:
         """
         row = self._row(key)
         images = list(row.posted_images or ()) if row else []
-        posted = dict(material_image)
+        posted = _as_kept(material_image)
         if posted not in images:
             self.register_posted(key, [*images, posted])
             images.append(posted)
@@ -211,9 +220,32 @@ class DocumentIngestor:
             occurrence = count_before(connection, key, image.content_hash, image.index)
             found = _Identified(image_id(key, image.content_hash, occurrence), occurrence, image)
             save_images(connection, key, [(found.image_id, occurrence, image)])
+            if image.status is not ImageStatus.PENDING:
+                # While it could not be had, its row went by where it is; now that there are bytes, by those.
+                collections = all_collections(connection)
+                remove_images_not_in(connection, key, [found.image_id], collections, index=image.index)
             record_failures(connection, self._failures(key, [found], run_id))
             resolve_failures(connection, key, INGEST, [found.image_id] if _is_sound(image) else [])
         return found.image_id, image
+
+    def _ingest(self, key: DocumentKey, force: bool, run_id: str | None, start: float) -> IngestReport:
+        row = self._row(key)
+        source = self._source(key, row)
+        if isinstance(source, LandingDocument):
+            self.register(source)
+        if not force and self.is_current(key):
+            with self.database.transaction() as connection:
+                counts = count_by_status(connection, key)
+            return IngestReport(
+                images=counts.total(),
+                ready=counts["ready"],
+                skipped=counts["skipped"],
+                rejected=counts["rejected"],
+                page_count=row.page_count if row else None,
+                unchanged=True,
+                elapsed_s=self.clock.monotonic() - start,
+            )
+        return self._read(key, source, run_id, start)
 
     def _read(
         self, key: DocumentKey, source: LandingDocument | PostedDocument, run_id: str | None, start: float
@@ -274,16 +306,33 @@ class DocumentIngestor:
                 waiting.append(image)
             else:
                 yield image
-        for retry in range(1, self.max_retries + 1):
+        retries: Counter[int] = Counter()
+        throttled_s, throttled_times = 0.0, 0
+        while waiting:
+            assert isinstance(source, PostedDocument)
+            throttled = [image for image in waiting if image.error_class is ErrorClass.THROTTLED]
+            failing = [image for image in waiting if image.error_class is not ErrorClass.THROTTLED]
+            wait = 0.0
+            if throttled:
+                throttled_times += 1
+                wait = max(throttle_wait(image.retry_after, throttled_times) for image in throttled)
+                if throttled_s + wait > self.max_throttle_wait_s:
+                    yield from throttled
+                    throttled, wait = [], 0.0
+                throttled_s += wait
+            for image in failing:
+                retries[image.index] += 1
+                if retries[image.index] > self.max_retries:
+                    yield replace(image, reason=f"{image.reason} after {self.max_retries} retries")
+            failing = [image for image in failing if retries[image.index] <= self.max_retries]
+            waiting = [*throttled, *failing]
             if not waiting:
                 return
-            assert isinstance(source, PostedDocument)
-            told = [throttle_wait(image.retry_after, retry) for image in waiting]
-            wait = max([wave_wait(retry), *told])
+            wait = max([wait, *(wave_wait(retries[image.index]) for image in failing)])
             for image in waiting:
                 logger.warning(
                     "ingest: retry %d of %d for %s in %.0f s: %s",
-                    retry,
+                    retries[image.index],
                     self.max_retries,
                     image.reference,
                     wait,
@@ -293,8 +342,6 @@ class DocumentIngestor:
             again = [self._read_posted(source, image.index) for image in waiting]
             waiting = [image for image in again if image.status is ImageStatus.PENDING]
             yield from (image for image in again if image.status is not ImageStatus.PENDING)
-        for image in waiting:
-            yield replace(image, reason=f"{image.reason} after {self.max_retries} retries")
 
     def _failures(self, key: DocumentKey, found: Sequence[_Identified], run_id: str | None) -> list[Failure]:
         failures = []
@@ -311,7 +358,7 @@ class DocumentIngestor:
                     error_class=image.error_class or ErrorClass.PERMANENT,
                     error_type=image.error_type or "ImageRejected",
                     message=image.reason or "rejected",
-                    attempts=self.max_retries + 1 if pending else 1,
+                    attempts=self.max_retries + 1 if image.error_class is ErrorClass.TRANSIENT else 1,
                     next_retry_at=next_retry(self.clock.now()) if pending else None,
                     run_id=run_id,
                 )
@@ -339,25 +386,49 @@ class DocumentIngestor:
         """Records the failure of a document as a whole. Its rows of an earlier reading stay as they are."""
         try:
             yield
-        except DocumentError as error:
-            with self.database.transaction() as connection:
-                mark_failed(connection, key)
-                record_failures(
-                    connection,
-                    [
-                        Failure(
-                            key=key,
-                            image_id=None,
-                            stage=INGEST,
-                            error_class=error.error_class,
-                            error_type=type(error).__name__,
-                            message=error.message,
-                            attempts=1,
-                            run_id=run_id,
-                        )
-                    ],
-                )
+        except InfrastructureError:
             raise
+        except DocumentError as error:
+            self._record(key, error, run_id, attempts=1)
+            raise
+        except TransientError as error:
+            self._record(key, error, run_id, attempts=self.max_retries + 1)
+            raise DocumentError(
+                f"{error.message} after {self.max_retries} retries", hint=error.hint
+            ) from error
+        except (DataError, IntegrityError) as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            refused = DocumentError(f"the database refuses what {key} holds: {reason}")
+            self._record(key, refused, run_id, attempts=1)
+            raise refused from error
+
+    def _record(
+        self, key: DocumentKey, error: DocumentError | TransientError, run_id: str | None, attempts: int
+    ) -> None:
+        passing = isinstance(error, TransientError)
+        failure = Failure(
+            key=key,
+            image_id=None,
+            stage=INGEST,
+            error_class=error.error_class,
+            error_type=type(error).__name__,
+            message=f"{error.message} after {attempts - 1} retries" if passing else error.message,
+            attempts=attempts,
+            next_retry_at=next_retry(self.clock.now()) if passing else None,
+            run_id=run_id,
+        )
+        with self.database.transaction() as connection:
+            mark_failed(connection, key)
+            record_failures(connection, [failure])
+
+
+def _as_kept(entry: Any) -> Any:
+    """An entry of a posted list as the database gives it back: plain JSON values, paths and numbers as text.
+
+    An entry that is no dict stays what it is: reading it says what is wrong with it, at its place in the list.
+    """
+    plain = dict(entry) if isinstance(entry, Mapping) else entry
+    return clean_json(json.loads(json.dumps(plain, default=str)))
 
 
 def _is_sound(image: FoundImage) -> bool:

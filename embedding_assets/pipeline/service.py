@@ -17,6 +17,7 @@ from embedding_assets.pipeline.slig import FLAG, STAGE, SligEmbedder
 from embedding_assets.pipeline.verification import verify_documents
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.database import open_database
+from embedding_assets.store.failures import open_failures
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +163,9 @@ class ImageEmbeddingService:
         report = embedder.embed(workspace_id, [image_id], run_id=run_id)
         if report.failed:
             return True, False, report.failed[0].error
-        checkpoint = read_checkpoint(self.ingestor.database, key, FLAG, STAGE)
-        embedded = image_id not in checkpoint.missing
-        return True, embedded, None if embedded else "not tried: it failed for good in an earlier run"
+        with self.ingestor.database.transaction() as connection:
+            failures = open_failures(connection, workspace_id, document_id)
+        for failure in failures:
+            if failure.image_id == image_id and failure.stage == STAGE:
+                return True, False, f"not tried: it failed for good in an earlier run ({failure.message})"
+        return True, image_id not in read_checkpoint(self.ingestor.database, key, FLAG, STAGE).missing, None

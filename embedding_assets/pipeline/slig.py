@@ -255,6 +255,12 @@ class _SligStage:
                     [(self.collection, np.stack([vector for _, vector in done]))],
                     stage=STAGE,
                 ).images
+            if not failures:
+                return written
+            # Another process may have embedded an image since this one began; it has not failed then.
+            failed = [failure.item.image_id for failure in failures]
+            to_do = load_images_to_do(connection, self.workspace_id, failed, FLAG, STAGE)
+            lacking = {row.image_id for row in to_do}
             record_failures(
                 connection,
                 [
@@ -272,6 +278,7 @@ class _SligStage:
                         run_id=self.run_id,
                     )
                     for failure in failures
+                    if failure.item.image_id in lacking
                 ],
             )
         return written

@@ -37,6 +37,11 @@ FLAGS = {
 }
 """Logical collection name -> flag on document_images that says whether the image has a vector in it."""
 
+INDEXED_FLAGS = ("has_slig_embedding", "has_understanding_embedding", "has_text_embedding")
+"""Flags with a partial index on what is missing: one for each encoding of an image or its texts. The four aspects
+come from the visual encoding; what lacks one is found by document. Every such index makes every change of any flag
+dearer (7 instead of 3 cost a quarter of the bulk write's speed: benchmarks/bulk_write.py)."""
+
 
 class Base(DeclarativeBase):
     """Base of all models; names of constraints are fixed so that migrations can refer to them."""
@@ -106,7 +111,7 @@ class DocumentImage(Base):
                 "image_index",
                 postgresql_where=text(f"status = 'ready' AND NOT {flag}"),
             )
-            for flag in FLAGS.values()
+            for flag in INDEXED_FLAGS
         ),
     )
 

@@ -55,7 +55,10 @@ def encode_copy(ids: Sequence[uuid.UUID], vectors: Vectors, metadata: Sequence[s
     int16 dimension, int16 zero, and d big-endian float32; jsonb_recv reads a version byte (1) and text.
     """
     count, dimension = vectors.shape
-    fixed = np.dtype(
+    # Padded with spaces, which JSON allows, all rows have one length, and numpy lays them out at once.
+    encoded = [words.encode() for words in metadata]
+    width = max((len(words) for words in encoded), default=0)
+    row = np.dtype(
         [
             ("fields", ">i2"),
             ("id_length", ">i4"),
@@ -64,23 +67,22 @@ def encode_copy(ids: Sequence[uuid.UUID], vectors: Vectors, metadata: Sequence[s
             ("dimension", ">i2"),
             ("unused", ">i2"),
             ("vec", ">f4", (dimension,)),
+            ("metadata_length", ">i4"),
+            ("version", "u1"),
+            ("metadata", f"S{max(1, width)}"),
         ]
     )
-    rows = np.zeros(count, dtype=fixed)
+    rows = np.zeros(count, dtype=row)
     rows["fields"] = 3
     rows["id_length"] = 36
     rows["id"] = [str(i) for i in ids]
     rows["vec_length"] = 4 + 4 * dimension
     rows["dimension"] = dimension
     rows["vec"] = vectors
-    start = memoryview(rows.tobytes())
-    parts: list[bytes | memoryview] = [b"PGCOPY\n\xff\r\n\0", bytes(8)]
-    for number, words in enumerate(metadata):
-        encoded = words.encode()
-        parts.append(start[number * fixed.itemsize : (number + 1) * fixed.itemsize])
-        parts.append((1 + len(encoded)).to_bytes(4, "big") + b"\1" + encoded)
-    parts.append(b"\xff\xff")
-    return b"".join(parts)
+    rows["metadata_length"] = 1 + width
+    rows["version"] = 1
+    rows["metadata"] = [words.ljust(width) for words in encoded]
+    return b"".join((b"PGCOPY\n\xff\r\n\0", bytes(8), rows.tobytes(), b"\xff\xff"))
 
 
 def write_embeddings(
@@ -151,7 +153,7 @@ def _copy_in(connection: Connection, statement: str, data: bytes) -> int:
     try:
         cursor = raw.cursor()
         try:
-            cursor.copy_expert(statement, io.BytesIO(data))
+            cursor.copy_expert(statement, io.BytesIO(data), size=2**20)
             return int(cursor.rowcount)
         finally:
             cursor.close()
@@ -206,11 +208,13 @@ def copy_known_vectors(
     """Gives images the vectors of other images of the workspace with the very same bytes.
 
     Returns:
-        Ids of the images that got all their vectors this way; the others have to be encoded.
+        Ids of the images that got all their vectors this way and had not had them; the others have them
+        already, or have to be encoded.
     """
     if not ids or not collections:
         return []
     flags = " AND ".join(f"o.{collection.flag}" for collection in collections)
+    done = " AND ".join(f"i.{collection.flag}" for collection in collections)
     donors = connection.execute(
         text(
             "SELECT i.id, d.id AS donor FROM document_images i JOIN LATERAL ("
@@ -218,7 +222,7 @@ def copy_known_vectors(
             f"  AND o.content_hash = i.content_hash AND o.id <> i.id AND {flags} ORDER BY o.id LIMIT 1"
             ") d ON true "
             "WHERE i.workspace_id = :workspace AND i.id = ANY(CAST(:ids AS uuid[])) AND i.status = 'ready' "
-            "ORDER BY i.id FOR UPDATE OF i"
+            f"AND NOT ({done}) ORDER BY i.id FOR UPDATE OF i"
         ),
         {"workspace": workspace_id, "ids": [str(i) for i in ids]},
     ).all()

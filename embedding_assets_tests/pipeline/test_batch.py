@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 
 import pytest
 
@@ -22,25 +21,7 @@ from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.batch import BatchRunner, ItemFailure
 from embedding_assets.pipeline.report import StageReport
 from embedding_assets.store.images import ImageRow
-
-
-class FakeClock:
-    """Time that passes only when something sleeps."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        self.sleeps: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.time
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.time, timezone.utc)
-
-    def sleep(self, seconds: float) -> None:
-        self.sleeps.append(seconds)
-        self.time += seconds
-
+from embedding_assets_tests.pipeline.fake_clock import FakeClock
 
 Behaviour = Callable[[list[int], int], Sequence[int | Exception]]
 
@@ -80,7 +61,9 @@ class ScriptedStage:
 
 def rows(count: int) -> list[ImageRow]:
     key = DocumentKey("shop", "catalogue.pdf")
-    return [ImageRow(uuid.UUID(int=n), key, n, f"{n:064x}", f"{n}.jpg", f"image {n}", 1) for n in range(count)]
+    return [
+        ImageRow(uuid.UUID(int=n), key, n, f"{n:064x}", f"{n}.jpg", f"image {n}", 1) for n in range(count)
+    ]
 
 
 def run(
@@ -130,9 +113,13 @@ def test_batch_mates_are_saved_before_the_wait() -> None:
     assert saved_when_called[1] == [i for i in range(20) if i != 5]
 
 
-@pytest.mark.parametrize(("max_retries", "waits"), [(0, []), (1, [2]), (3, [2, 4, 8]), (5, [2, 4, 8, 16, 32])])
+@pytest.mark.parametrize(
+    ("max_retries", "waits"), [(0, []), (1, [2]), (3, [2, 4, 8]), (5, [2, 4, 8, 16, 32])]
+)
 def test_attempts_are_used_up_after_max_retries(max_retries: int, waits: list[float]) -> None:
-    stage = ScriptedStage(lambda inputs, n: [TransientError("Network timeout") if i == 4 else i for i in inputs])
+    stage = ScriptedStage(
+        lambda inputs, n: [TransientError("Network timeout") if i == 4 else i for i in inputs]
+    )
     clock, report = run(stage, max_retries=max_retries)
     assert clock.sleeps == waits
     (failed,) = report.failed
@@ -311,7 +298,9 @@ def test_retries_are_logged_with_image_attempt_wait_and_cause(caplog: pytest.Log
         run(stage, count=3, max_retries=2)
     retries = [r.getMessage() for r in caplog.records if "retry" in r.getMessage()]
     assert len(retries) == 2
-    assert "retry 1 of 2" in retries[0] and "2 s" in retries[0] and str(uuid.UUID(int=1)) in retries[0]
+    assert "retry 1 of 2" in retries[0]
+    assert "2 s" in retries[0]
+    assert str(uuid.UUID(int=1)) in retries[0]
     assert "reset" in retries[0]
 
 

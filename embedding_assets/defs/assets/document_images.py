@@ -6,8 +6,8 @@ from pydantic import Field
 from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, as_failure, failure_table, translated_errors
 from embedding_assets.defs.partitions import documents
 from embedding_assets.defs.resources import PipelineResource
-from embedding_assets.errors import DocumentError, FatalError
-from embedding_assets.keys import DocumentKey
+from embedding_assets.errors import DocumentError, FatalError, PermanentError
+from embedding_assets.keys import DocumentKey, InvalidDocumentKey
 from embedding_assets.pipeline.ingestion import INGEST, IngestReport
 from embedding_assets.store.failures import open_failures
 
@@ -56,16 +56,16 @@ def make_document_images(documents_per_run: int) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: IngestConfig, pipeline: PipelineResource
     ) -> None:
         done: list[tuple[DocumentKey, dict[str, dg.MetadataValue]]] = []
-        failed: list[tuple[DocumentKey, DocumentError]] = []
+        failed: list[tuple[str, PermanentError]] = []
         with translated_errors(context):
             ingestor = pipeline.ingestor()
             for text in context.partition_keys:
-                key = DocumentKey.parse(text)
                 try:
-                    report = ingestor.ingest(key, force=config.force, run_id=context.run_id)
-                except DocumentError as error:
-                    failed.append((key, error))
-                    context.log.error(f"{key}: {error}")
+                    key = DocumentKey.parse(text)
+                    report = ingestor.ingest(key, force=config.force, run_id=context.run.run_id)
+                except (DocumentError, InvalidDocumentKey) as error:
+                    failed.append((text, error))
+                    context.log.error(f"{text}: {error}")
                     continue
                 with ingestor.database.transaction() as connection:
                     failures = open_failures(connection, key.workspace_id, key.document_id)
@@ -86,9 +86,9 @@ def make_document_images(documents_per_run: int) -> dg.AssetsDefinition:
     return document_images
 
 
-def _failure(failed: list[tuple[DocumentKey, DocumentError]], total: int) -> dg.Failure:
+def _failure(failed: list[tuple[str, PermanentError]], total: int) -> dg.Failure:
     if len(failed) == total == 1:
         return as_failure(failed[0][1])
     lines = [f"{len(failed)} of {total} documents could not be read; the others are done."]
-    lines += [f"{key}: {error.message}" for key, error in failed[:20]]
+    lines += [f"{text}: {error.message}" for text, error in failed[:20]]
     return as_failure(FatalError("\n".join(lines)))

@@ -67,15 +67,23 @@ def plan_slig(context: dg.AssetExecutionContext, config: SligConfig, pipeline: P
         embedder = pipeline.slig_embedder(config.batch_size, config.max_retries)
         collection = embedder.open_collection()
         pending: list[tuple[DocumentKey, list[UUID]]] = []
+        unknown: list[DocumentKey] = []
         for text in context.partition_keys:
             key = DocumentKey.parse(text)
             with embedder.database.transaction() as connection:
                 document = get_document(connection, key)
             if document is None or document.status == "registered":
-                raise DocumentError(
-                    f"document {key} is not ingested yet", hint="materialize its document_images first"
+                unknown.append(key)
+                context.log.error(
+                    f"document {key} is not ingested yet: materialize its document_images first"
                 )
-            pending.append((key, embedder.pending(key)))
+            else:
+                pending.append((key, embedder.pending(key)))
+        if unknown and not pending:
+            raise DocumentError(
+                f"{', '.join(map(str, unknown[:20]))}: not ingested yet",
+                hint="materialize document_images first",
+            )
         batches = batches_per_step(
             settings.batches_per_step, embedder.batch_size, collection.images_per_second
         )
@@ -100,7 +108,7 @@ def embed_slig(
     with translated_errors(context):
         embedder = pipeline.slig_embedder(config.batch_size, config.max_retries)
         planned = Step(step["workspace_id"], tuple(UUID(i) for i in step["image_ids"]))
-        report = embedder.embed(planned.workspace_id, planned.image_ids, run_id=context.run_id)
+        report = embedder.embed(planned.workspace_id, planned.image_ids, run_id=context.run.run_id)
     context.log.info(
         f"{report.embedded} images embedded ({report.copied} copied), {len(report.failed)} failed, "
         f"{report.images_per_second:.1f} images/s; decode {report.decode_s:.2f} s, "

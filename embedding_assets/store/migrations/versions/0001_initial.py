@@ -162,20 +162,6 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_index(
-        "ix_document_images_lacking_color_slig",
-        "document_images",
-        ["workspace_id", "document_id", "image_index"],
-        unique=False,
-        postgresql_where=sa.text("status = 'ready' AND NOT has_color_slig"),
-    )
-    op.create_index(
-        "ix_document_images_lacking_material_slig",
-        "document_images",
-        ["workspace_id", "document_id", "image_index"],
-        unique=False,
-        postgresql_where=sa.text("status = 'ready' AND NOT has_material_slig"),
-    )
-    op.create_index(
         "ix_document_images_lacking_slig_embedding",
         "document_images",
         ["workspace_id", "document_id", "image_index"],
@@ -183,25 +169,11 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'ready' AND NOT has_slig_embedding"),
     )
     op.create_index(
-        "ix_document_images_lacking_style_slig",
-        "document_images",
-        ["workspace_id", "document_id", "image_index"],
-        unique=False,
-        postgresql_where=sa.text("status = 'ready' AND NOT has_style_slig"),
-    )
-    op.create_index(
         "ix_document_images_lacking_text_embedding",
         "document_images",
         ["workspace_id", "document_id", "image_index"],
         unique=False,
         postgresql_where=sa.text("status = 'ready' AND NOT has_text_embedding"),
-    )
-    op.create_index(
-        "ix_document_images_lacking_texture_slig",
-        "document_images",
-        ["workspace_id", "document_id", "image_index"],
-        unique=False,
-        postgresql_where=sa.text("status = 'ready' AND NOT has_texture_slig"),
     )
     op.create_index(
         "ix_document_images_lacking_understanding_embedding",
@@ -291,34 +263,14 @@ def downgrade() -> None:
         postgresql_where=sa.text("status = 'ready' AND NOT has_understanding_embedding"),
     )
     op.drop_index(
-        "ix_document_images_lacking_texture_slig",
-        table_name="document_images",
-        postgresql_where=sa.text("status = 'ready' AND NOT has_texture_slig"),
-    )
-    op.drop_index(
         "ix_document_images_lacking_text_embedding",
         table_name="document_images",
         postgresql_where=sa.text("status = 'ready' AND NOT has_text_embedding"),
     )
     op.drop_index(
-        "ix_document_images_lacking_style_slig",
-        table_name="document_images",
-        postgresql_where=sa.text("status = 'ready' AND NOT has_style_slig"),
-    )
-    op.drop_index(
         "ix_document_images_lacking_slig_embedding",
         table_name="document_images",
         postgresql_where=sa.text("status = 'ready' AND NOT has_slig_embedding"),
-    )
-    op.drop_index(
-        "ix_document_images_lacking_material_slig",
-        table_name="document_images",
-        postgresql_where=sa.text("status = 'ready' AND NOT has_material_slig"),
-    )
-    op.drop_index(
-        "ix_document_images_lacking_color_slig",
-        table_name="document_images",
-        postgresql_where=sa.text("status = 'ready' AND NOT has_color_slig"),
     )
     op.drop_index("ix_document_images_document", table_name="document_images")
     op.drop_index("ix_document_images_content", table_name="document_images")

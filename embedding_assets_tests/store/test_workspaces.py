@@ -1,0 +1,145 @@
+"""No function of the store reads or writes across workspaces."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Connection, text
+
+from embedding_assets.errors import ErrorClass
+from embedding_assets.keys import DocumentKey
+from embedding_assets.store import documents, failures, images, spaces, vectors
+from embedding_assets.store.database import Database
+from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
+from embedding_assets_tests.factories import found_image, make_document, random_vectors, space
+
+OURS, THEIRS = DocumentKey("shop", "doc"), DocumentKey("rival", "doc")
+FLAG = "has_slig_embedding"
+
+
+@dataclass
+class Two:
+    """The same document twice, in two workspaces: ours without vectors, theirs with them and a failure."""
+
+    connection: Connection
+    collection: Collection
+    our_ids: list[uuid.UUID]
+    their_ids: list[uuid.UUID]
+
+    @property
+    def all_ids(self) -> list[uuid.UUID]:
+        return self.our_ids + self.their_ids
+
+
+def failure(image: uuid.UUID | None) -> failures.Failure:
+    return failures.Failure(OURS, image, "slig", ErrorClass.PERMANENT, "E", "m", 1)
+
+
+CALLS: dict[str, Callable[[Two], Any]] = {
+    "register_document": lambda t: documents.register_document(t.connection, OURS, "pdf", "/other.pdf"),
+    "get_document": lambda t: documents.get_document(t.connection, OURS),
+    "list_documents": lambda t: documents.list_documents(t.connection, "shop"),
+    "mark_ingested": lambda t: documents.mark_ingested(t.connection, OURS, "hash", "title", 1),
+    "mark_failed": lambda t: documents.mark_failed(t.connection, OURS),
+    "coverage_of_workspace": lambda t: documents.coverage_of_workspace(t.connection, "shop", FLAG, "slig"),
+    "coverage_of_document": lambda t: documents.coverage_of_document(t.connection, OURS, FLAG, "slig"),
+    "save_images": lambda t: images.save_images(
+        t.connection, OURS, [(i, 0, found_image(n, caption="ours")) for n, i in enumerate(t.all_ids)]
+    ),
+    "remove_images_not_in": lambda t: images.remove_images_not_in(t.connection, OURS, [], [t.collection]),
+    "images_lacking": lambda t: images.images_lacking(t.connection, OURS, "has_color_slig", "slig"),
+    "load_images_to_do": lambda t: images.load_images_to_do(
+        t.connection, "shop", t.all_ids, "has_color_slig", "x"
+    ),
+    "describe_images": lambda t: images.describe_images(t.connection, "shop", t.all_ids),
+    "count_by_status": lambda t: images.count_by_status(t.connection, OURS),
+    "count_before": lambda t: images.count_before(t.connection, OURS, "same", 2),
+    "record_failures": lambda t: failures.record_failures(t.connection, [failure(i) for i in t.all_ids]),
+    "resolve_failures": lambda t: failures.resolve_failures(t.connection, OURS, "slig", t.all_ids),
+    "release_for_retry": lambda t: failures.release_for_retry(t.connection, OURS, "slig"),
+    "open_failures": lambda t: failures.open_failures(t.connection, "shop"),
+    "write_embeddings": lambda t: vectors.write_embeddings(
+        t.connection, "shop", t.all_ids, [(t.collection, random_vectors(4, seed=1))], stage="slig"
+    ),
+    "copy_known_vectors": lambda t: vectors.copy_known_vectors(
+        t.connection, "shop", t.all_ids, [t.collection], stage="slig"
+    ),
+    "refresh_metadata": lambda t: vectors.refresh_metadata(t.connection, "shop", "doc", t.collection),
+    "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
+}
+
+NOT_OF_A_WORKSPACE = {
+    "list_workspaces": "maintenance, and says so",
+    "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
+    "encode_copy": "touches no database",
+    "active_collection": "embedding spaces are the whole database's",
+    "all_collections": "embedding spaces are the whole database's",
+    "check_space": "embedding spaces are the whole database's",
+    "ensure_collection": "embedding spaces are the whole database's",
+    "record_speed": "embedding spaces are the whole database's",
+}
+
+
+def public_functions() -> set[str]:
+    return {
+        name
+        for module in (documents, failures, images, spaces, vectors)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def test_every_function_of_the_store_is_judged_here() -> None:
+    assert public_functions() == set(CALLS) | set(NOT_OF_A_WORKSPACE)
+
+
+def snapshot(connection: Connection) -> list[Any]:
+    """Everything of the other workspace."""
+    return [
+        connection.execute(text(f"SELECT to_jsonb(t) FROM {table} t WHERE {where} ORDER BY 1"))
+        .scalars()
+        .all()
+        for table, where in (
+            ("documents", "workspace_id = 'rival'"),
+            ("document_images", "workspace_id = 'rival'"),
+            ("embedding_failures", "workspace_id = 'rival'"),
+            (
+                'vecs."image_slig_embeddings"',
+                "id IN (SELECT id::text FROM document_images WHERE workspace_id = 'rival')",
+            ),
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_for_one_workspace_neither_shows_nor_touches_another(database: Database, name: str) -> None:
+    our_ids = make_document(database, OURS, 2, content_hash="same")
+    their_ids = make_document(database, THEIRS, 2, content_hash="same", caption="a rival's secret")
+    with database.transaction() as connection:
+        collection = ensure_collection(connection, SLIG, space(8))
+        for key, stage in ((THEIRS, "slig"), (THEIRS, "ingest")):
+            theirs = [
+                failures.Failure(key, i, stage, ErrorClass.PERMANENT, "E", "a rival's secret", 1)
+                for i in (their_ids[1], None)
+            ]
+            failures.record_failures(connection, theirs)
+        vectors.write_embeddings(
+            connection, "rival", their_ids[:1], [(collection, random_vectors(1))], stage="slig"
+        )
+        # stale metadata, which a refresh would mend
+        connection.execute(text("UPDATE document_images SET page_number = 99 WHERE workspace_id = 'rival'"))
+    with database.transaction() as connection:
+        before = snapshot(connection)
+        assert all(before)
+        answer = CALLS[name](Two(connection, collection, our_ids, their_ids))
+        assert snapshot(connection) == before
+    shown = repr(answer)
+    assert "rival" not in shown
+    for number in their_ids:
+        assert str(number) not in shown
