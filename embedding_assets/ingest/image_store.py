@@ -80,6 +80,7 @@ class ImageStore:
         Raises:
             PermanentError: the key is malformed, nothing is stored under it, or the bytes are not what was stored.
             TransientError: the store can't be read at the moment.
+            InfrastructureError: the store's folder itself is not there: no image is to blame.
         """
         digest = _digest_of(key)
         try:
@@ -89,6 +90,11 @@ class ImageStore:
                 else self._remote_path(key).read_bytes()
             )
         except FileNotFoundError:
+            if self._local is not None and not self._local.is_dir():
+                raise InfrastructureError(
+                    f"the image store {self.root} is not there",
+                    hint="mount it, or point image_store_root to the folder that holds it",
+                ) from None
             raise PermanentError(
                 f"image {key} is not in the image store {self.root}",
                 hint="ingest its document again, or point image_store_root to the folder that holds it",

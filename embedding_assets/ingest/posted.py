@@ -24,6 +24,9 @@ from embedding_assets.ingest.limits import IngestLimits
 from embedding_assets.keys import DocumentKey
 from embedding_assets.settings import Settings
 
+MAX_PAGE_NUMBER = 2**31 - 1
+"""What the column takes."""
+
 
 class PostedImage(BaseModel):
     """One entry of `material_images`. Exactly one of `path` and `url` is given; everything else is optional.
@@ -46,7 +49,9 @@ class PostedImage(BaseModel):
         None, validation_alias=AliasChoices("path", "image_path", "file_path", "local_path"), max_length=4096
     )
     url: str | None = Field(None, validation_alias=AliasChoices("url", "image_url"), max_length=8192)
-    page_number: int | None = Field(None, ge=1, validation_alias=AliasChoices("page_number", "page"))
+    page_number: int | None = Field(
+        None, ge=1, le=MAX_PAGE_NUMBER, validation_alias=AliasChoices("page_number", "page")
+    )
     caption: str | None = None
     width: float | None = Field(None, ge=0)
     height: float | None = Field(None, ge=0)

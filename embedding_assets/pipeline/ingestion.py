@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import DataError, IntegrityError
@@ -23,7 +23,8 @@ from embedding_assets.ingest.records import FoundImage, ImageStatus
 from embedding_assets.ingest.sources import PostedDocument, document_fingerprint, read_document
 from embedding_assets.keys import DocumentKey, image_id
 from embedding_assets.pipeline.clock import Clock, SystemClock
-from embedding_assets.pipeline.retry import next_retry, throttle_wait, wave_wait
+from embedding_assets.pipeline.fetch_waves import fetch_in_waves
+from embedding_assets.pipeline.retry import next_retry, wave_wait
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import (
     DocumentRow,
@@ -300,48 +301,15 @@ class DocumentIngestor:
         self, source: LandingDocument | PostedDocument, images: Iterator[FoundImage]
     ) -> Iterator[FoundImage]:
         """The images; those of a posted list that could not be fetched are tried again, in waves."""
-        waiting: list[FoundImage] = []
-        for image in images:
-            if image.status is ImageStatus.PENDING and isinstance(source, PostedDocument):
-                waiting.append(image)
-            else:
-                yield image
-        retries: Counter[int] = Counter()
-        throttled_s, throttled_times = 0.0, 0
-        while waiting:
-            assert isinstance(source, PostedDocument)
-            throttled = [image for image in waiting if image.error_class is ErrorClass.THROTTLED]
-            failing = [image for image in waiting if image.error_class is not ErrorClass.THROTTLED]
-            wait = 0.0
-            if throttled:
-                throttled_times += 1
-                wait = max(throttle_wait(image.retry_after, throttled_times) for image in throttled)
-                if throttled_s + wait > self.max_throttle_wait_s:
-                    yield from throttled
-                    throttled, wait = [], 0.0
-                throttled_s += wait
-            for image in failing:
-                retries[image.index] += 1
-                if retries[image.index] > self.max_retries:
-                    yield replace(image, reason=f"{image.reason} after {self.max_retries} retries")
-            failing = [image for image in failing if retries[image.index] <= self.max_retries]
-            waiting = [*throttled, *failing]
-            if not waiting:
-                return
-            wait = max([wait, *(wave_wait(retries[image.index]) for image in failing)])
-            for image in waiting:
-                logger.warning(
-                    "ingest: retry %d of %d for %s in %.0f s: %s",
-                    retries[image.index],
-                    self.max_retries,
-                    image.reference,
-                    wait,
-                    image.reason,
-                )
-            self.clock.sleep(wait)
-            again = [self._read_posted(source, image.index) for image in waiting]
-            waiting = [image for image in again if image.status is ImageStatus.PENDING]
-            yield from (image for image in again if image.status is not ImageStatus.PENDING)
+        if not isinstance(source, PostedDocument):
+            return images
+        return fetch_in_waves(
+            images,
+            lambda index: self._read_posted(source, index),
+            max_retries=self.max_retries,
+            max_throttle_wait_s=self.max_throttle_wait_s,
+            clock=self.clock,
+        )
 
     def _failures(self, key: DocumentKey, found: Sequence[_Identified], run_id: str | None) -> list[Failure]:
         failures = []

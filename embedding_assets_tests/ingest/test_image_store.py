@@ -36,7 +36,13 @@ def test_what_was_put_is_got_under_its_hash(store: ImageStore) -> None:
     assert store.put(DATA, "JPEG") == KEY
 
 
+def test_a_store_that_is_not_there_blames_no_image(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match="is not there"):
+        ImageStore(str(tmp_path / "not mounted")).get(KEY)
+
+
 def test_a_missing_image_is_permanent_and_says_what_to_do(store: ImageStore) -> None:
+    store.put(b"another image", "PNG")
     with pytest.raises(PermanentError, match="is not in the image store") as caught:
         store.get(KEY)
     assert "ingest its document again" in (caught.value.hint or "")

@@ -465,13 +465,16 @@ def test_entries_that_are_no_dicts_or_out_of_range_do_not_sink_the_list(project:
     assert "expected a dict" in project.failures(POSTED)[0].message
 
 
-def test_values_that_the_database_refuses_are_a_failure_of_the_document(project: Project) -> None:
-    project.land_images("shop/files", [1])
+def test_a_value_out_of_range_rejects_only_its_entry(project: Project) -> None:
+    project.land_images("shop/files", [1, 2])
     ingestor = project.ingestor()
-    ingestor.register_posted(POSTED, [{"path": "files/0000.png", "page_number": 2**40}])
-    with pytest.raises(DocumentError, match="out of range"):
-        ingestor.ingest(POSTED)
-    assert [failure.image_id for failure in project.failures(POSTED)] == [None]
+    ingestor.register_posted(
+        POSTED, [{"path": "files/0000.png", "page_number": 2**40}, {"path": "files/0001.png"}]
+    )
+    report = ingestor.ingest(POSTED)
+    assert (report.ready, report.rejected) == (1, 1)
+    (failure,) = project.failures(POSTED)
+    assert "page_number" in failure.message
 
 
 def test_an_emptied_list_removes_rows_and_vectors(project: Project) -> None:
