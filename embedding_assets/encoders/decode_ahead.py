@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ def thread_count(setting: int) -> int:
 
 def prepare_ahead(
     batches: Iterable[Sequence[T]], load: Callable[[T], P], threads: int = 0, ahead: int = 2
-) -> Iterator[list[P | Exception]]:
+) -> Generator[list[P | Exception], None, None]:
     """Loads batches in threads while earlier ones are consumed; order is kept.
 
     Args:

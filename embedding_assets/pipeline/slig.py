@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 
@@ -122,19 +123,20 @@ class SligEmbedder:
         )
         feed = _Feed(self, collection, workspace_id, run_id, report)
         try:
-            ahead = prepare_ahead(feed.batches(ids), stage.load, self.decode_threads, BATCHES_AHEAD)
-            for prepared in ahead:
-                batch = feed.next_batch()
-                runner.run(batch, prepared)
-                logger.info(
-                    "slig: batch %d of %d images done; %d embedded, %d failed so far",
-                    report.batches,
-                    len(batch),
-                    report.embedded,
-                    len(report.failed),
-                )
-                if progress:
-                    progress(report)
+            decoding = prepare_ahead(feed.batches(ids), stage.load, self.decode_threads, BATCHES_AHEAD)
+            with closing(decoding):  # an error must not leave its threads behind
+                for prepared in decoding:
+                    batch = feed.next_batch()
+                    runner.run(batch, prepared)
+                    logger.info(
+                        "slig: batch %d of %d images done; %d embedded, %d failed so far",
+                        report.batches,
+                        len(batch),
+                        report.embedded,
+                        len(report.failed),
+                    )
+                    if progress:
+                        progress(report)
             for batch in feed.leftovers():
                 runner.run(batch)
                 if progress:
@@ -238,7 +240,8 @@ class _SligStage:
                 self.report.decode_s += self.embedder.clock.monotonic() - start
 
     def prepare(self, items: Sequence[ImageRow]) -> Sequence[Prepared | Exception]:
-        return next(iter(prepare_ahead([items], self.load, self.embedder.decode_threads, 1)))
+        with closing(prepare_ahead([items], self.load, self.embedder.decode_threads, 1)) as ahead:
+            return next(ahead)
 
     def call(self, inputs: Sequence[Prepared]) -> Sequence[Vectors | Exception]:
         return list(self.embedder.encoder.encode_images(inputs))
