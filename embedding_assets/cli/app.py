@@ -66,9 +66,7 @@ services.register(app)
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        code = app(standalone_mode=False)  # gives back what typer.Exit says, rather than raising it
     except (typer.Abort, KeyboardInterrupt):
         err.print("stopped")
         sys.exit(130)
@@ -83,3 +81,4 @@ def main() -> None:
         if not isinstance(error, EmbeddingAssetsError):
             logging.getLogger(__name__).debug("unexpected error", exc_info=error)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    sys.exit(code if isinstance(code, int) else 0)
