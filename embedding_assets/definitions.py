@@ -5,10 +5,18 @@ import warnings
 import dagster as dg
 
 from embedding_assets.defs.assets.document_images import make_document_images
-from embedding_assets.defs.assets.slig_embeddings import make_slig_embeddings
-from embedding_assets.defs.jobs import embed_document, ingest_document, process_document
+from embedding_assets.defs.assets.slig_embeddings import SLIG_EMBEDDINGS
+from embedding_assets.defs.assets.stage_asset import make_stage_asset
+from embedding_assets.defs.assets.understanding import (
+    TEXT_EMBEDDINGS,
+    UNDERSTANDING_EMBEDDINGS,
+    VISION_ANALYSIS,
+)
+from embedding_assets.defs.jobs import JOBS
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.settings import load_settings
+
+STAGES = (SLIG_EMBEDDINGS, VISION_ANALYSIS, UNDERSTANDING_EMBEDDINGS, TEXT_EMBEDDINGS)
 
 
 def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
@@ -21,10 +29,13 @@ def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
     documents_per_run = (pipeline.settings() if pipeline else load_settings()).documents_per_run
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # backfill_policy is "beta" in Dagster 1.13
-        assets = [make_document_images(documents_per_run), make_slig_embeddings(documents_per_run)]
+        assets = [
+            make_document_images(documents_per_run),
+            *(make_stage_asset(stage, documents_per_run) for stage in STAGES),
+        ]
     return dg.Definitions(
         assets=assets,
-        jobs=[ingest_document, embed_document, process_document],
+        jobs=JOBS,
         resources={"pipeline": resource},
         # Parallelism is across runs: a process for each step would load torch and the model each time.
         executor=dg.in_process_executor,

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -95,6 +96,64 @@ class Settings(BaseSettings):
         description="Token for weights of gated Hugging Face repositories.",
     )
 
+    # -- text vectors ----------------------------------------------------------------------------------------
+    text_provider: Literal["local", "voyage"] = Field(
+        "local", description="Who embeds texts: `local` (WordLlama, in process) or `voyage` (Voyage AI)."
+    )
+    voyage_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{PREFIX}VOYAGE_API_KEY", "VOYAGE_API_KEY", "voyage_api_key"),
+        description="Key of the Voyage AI account.",
+    )
+    voyage_model: str = Field(
+        "voyage-3.5", min_length=1, description="Model that Voyage AI embeds texts with."
+    )
+    voyage_dimension: Literal[256, 512, 1024, 2048] = Field(
+        1024, description="Numbers in a Voyage AI vector."
+    )
+    voyage_base_url: str = Field("", description="Where Voyage AI is reached. Default: its own address.")
+    voyage_timeout_s: float = Field(
+        60.0, gt=0, le=600, description="Seconds to wait for Voyage AI's connection or answer."
+    )
+    voyage_requests_per_minute: int = Field(
+        2000, ge=0, description="The account's quota of requests; 0: none."
+    )
+    voyage_tokens_per_minute: int = Field(
+        8_000_000, ge=0, description="The account's quota of tokens; 0: none."
+    )
+
+    text_batch_size: int = Field(
+        200, ge=1, le=1000, description="Texts embedded and committed together, token limits permitting."
+    )
+
+    # -- vision analysis -------------------------------------------------------------------------------------
+    vision_provider: Literal["local", "qwen", "off"] = Field(
+        "local", description="Who analyses images: `local` (in process), `qwen` (a hosted model), or `off`."
+    )
+    vision_ocr: bool = Field(True, description="Whether the local analyser reads text in images.")
+    qwen_base_url: str = Field(
+        "", description="OpenAI-compatible endpoint, up to and without /chat/completions."
+    )
+    qwen_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(
+            f"{PREFIX}QWEN_API_KEY", "QWEN_API_KEY", "DASHSCOPE_API_KEY", "qwen_api_key"
+        ),
+        description="Key of the endpoint; unset for a server that asks for none.",
+    )
+    qwen_model: str = Field(
+        "Qwen3-VL-32B-Instruct", min_length=1, description="Vision model, as the endpoint names it."
+    )
+    qwen_timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="Seconds to wait for the endpoint's connection or answer."
+    )
+    qwen_concurrency: int = Field(8, ge=1, le=256, description="Images analysed at once.")
+    qwen_max_image_side: int = Field(
+        1024, ge=64, le=8192, description="A larger image is sent smaller (pixels of its longer side)."
+    )
+    qwen_requests_per_minute: int = Field(0, ge=0, description="The account's quota of requests; 0: none.")
+    qwen_tokens_per_minute: int = Field(0, ge=0, description="The account's quota of tokens; 0: none.")
+
     # -- batches, retries, coverage --------------------------------------------------------------------------
     batch_size: int = Field(20, ge=1, le=10_000, description="Images encoded and committed together.")
     max_retries: int = Field(3, ge=0, le=10, description="Attempts after an image's first, 2, 4, 8 s apart.")
@@ -136,6 +195,33 @@ class Settings(BaseSettings):
             raise ValueError("expected a URL like postgresql://user:password@host:5432/database")
         return value
 
+    @field_validator("voyage_dimension", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        """A `Literal` of numbers does not take the text of an environment variable."""
+        return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+    @field_validator("voyage_base_url", "qwen_base_url")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if not value:
+            return ""
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("expected an address like https://host/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("an address holds no user or password: the key is a setting of its own")
+        for path in ("/chat/completions", "/embeddings"):
+            if parts.path.endswith(path):
+                raise ValueError(f"expected the address without {path}: it is added to each request")
+        return value
+
+    @field_validator("voyage_api_key", "qwen_api_key")
+    @classmethod
+    def _no_empty_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value().strip() else None
+
     @model_validator(mode="before")
     @classmethod
     def _demo_profile(cls, values: Any) -> Any:
@@ -166,6 +252,14 @@ class Settings(BaseSettings):
         if self.fetch_urls and not self.allowed_url_hosts:
             raise ValueError(
                 "fetch_urls is on but allowed_url_hosts names no host: name the hosts to fetch from"
+            )
+        if self.text_provider == "voyage" and self.voyage_api_key is None:
+            raise ValueError(
+                "text_provider is voyage but voyage_api_key is not set: set VOYAGE_API_KEY, or text_provider=local"
+            )
+        if self.vision_provider == "qwen" and not self.qwen_base_url:
+            raise ValueError(
+                "vision_provider is qwen but qwen_base_url names no endpoint: set it, or vision_provider=local"
             )
         if self.slig_model.startswith("local-dir:"):
             folder = Path(self.slig_model.removeprefix("local-dir:"))

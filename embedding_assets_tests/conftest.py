@@ -20,7 +20,7 @@ from embedding_assets.store.database import Database, normalize_url
 from embedding_assets.store.embedded import start_embedded_postgres
 from embedding_assets.store.schema import upgrade_schema
 
-_CALLERS_VARIABLES = {"DATABASE_URL", "HF_TOKEN"}
+_CALLERS_VARIABLES = {"DATABASE_URL", "HF_TOKEN", "VOYAGE_API_KEY", "QWEN_API_KEY", "DASHSCOPE_API_KEY"}
 
 
 @pytest.fixture(autouse=True)

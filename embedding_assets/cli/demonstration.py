@@ -7,22 +7,26 @@ import os
 import time
 from pathlib import Path
 
+from embedding_assets.cli.documents import read_coverage
 from embedding_assets.cli.output import command_as_typed, out, print_coverage, print_failures, print_table
 from embedding_assets.cli.runs import embed_documents, ingest_documents
 from embedding_assets.demo.catalogue import write_demo_catalogue
 from embedding_assets.demo.manifest import CatalogueManifest
 from embedding_assets.demo.queries import DEMO_QUERIES, draw_image_query
 from embedding_assets.ingest.landing import discover
-from embedding_assets.pipeline.assembly import open_encoder
-from embedding_assets.pipeline.slig import FLAG, STAGE
-from embedding_assets.search.visual import Hit, VisualSearch
+from embedding_assets.pipeline.assembly import UNDERSTANDING_TEMPLATE, open_encoder, open_text_provider
+from embedding_assets.search.hits import Hit
+from embedding_assets.search.meaning import MeaningSearch
+from embedding_assets.search.visual import VisualSearch
 from embedding_assets.settings import PREFIX, load_settings
 from embedding_assets.store.database import open_database
-from embedding_assets.store.documents import coverage_of_workspace
 from embedding_assets.store.failures import open_failures
 
 WORKSPACE = "demo"
 HITS = 3
+
+MEANING_QUERIES = ("porcelain tile 60x120cm", "R10 slip rating")
+"""Asked of the understanding vectors: what no picture shows by its looks alone."""
 
 
 def run_demo() -> bool:
@@ -47,14 +51,17 @@ def run_demo() -> bool:
     )
     for reason in [*ingested.failed, *embedded.failed]:
         out.print(reason, markup=False, highlight=False)
+    coverages = read_coverage(settings, database, WORKSPACE)
     with database.transaction() as connection:
-        coverages = coverage_of_workspace(connection, WORKSPACE, FLAG, STAGE)
         failures = open_failures(connection, WORKSPACE)
     print_coverage(coverages, settings.min_coverage)
     out.print()
     print_failures(failures)
     out.print()
     _show_searches(VisualSearch(database, open_encoder(settings)), manifest, settings.image_store)
+    meaning = MeaningSearch(database, open_text_provider(settings, UNDERSTANDING_TEMPLATE))
+    for query in MEANING_QUERIES:
+        _print_hits(f"understanding: {query}", meaning.by_text(WORKSPACE, query, HITS), settings.image_store)
     out.print(f"\nModel: {open_encoder(settings).space}", highlight=False)
     command = command_as_typed()
     out.print(

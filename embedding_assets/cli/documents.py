@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from embedding_assets.cli.output import (
+    DocumentCoverage,
     coverage_as_dict,
     failure_as_dict,
     out,
@@ -18,14 +20,19 @@ from embedding_assets.cli.output import (
     print_json,
     print_table,
 )
-from embedding_assets.cli.runs import embed_documents, ingest_documents
+from embedding_assets.cli.runs import embed_documents, ingest_documents, stages_in_use
 from embedding_assets.errors import DocumentError
 from embedding_assets.ingest.image_store import local_path
 from embedding_assets.ingest.landing import discover, locate
 from embedding_assets.keys import DocumentKey, document_id_for_name
-from embedding_assets.pipeline.assembly import open_encoder, open_ingestor
+from embedding_assets.pipeline.assembly import (
+    UNDERSTANDING_TEMPLATE,
+    open_encoder,
+    open_ingestor,
+    open_text_provider,
+)
 from embedding_assets.pipeline.ingestion import INGEST
-from embedding_assets.pipeline.slig import FLAG, STAGE
+from embedding_assets.search.meaning import MeaningSearch
 from embedding_assets.search.visual import VisualSearch
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.database import Database, open_database
@@ -38,6 +45,14 @@ from embedding_assets.store.documents import (
 from embedding_assets.store.failures import OpenFailure, open_failures, release_for_retry
 
 DEFAULT_WORKSPACE = "default"
+
+
+class Arm(str, Enum):
+    """What a search compares."""
+
+    VISUAL = "visual"
+    UNDERSTANDING = "understanding"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="Only this workspace.")]
@@ -53,14 +68,28 @@ def register(app: typer.Typer) -> None:
 
 
 def read_coverage(
-    database: Database, workspace: str | None, keys: list[DocumentKey] | None = None
-) -> list[Coverage]:
-    """Coverage of the visual vectors: of these documents, of one workspace, or of all."""
+    settings: Settings,
+    database: Database,
+    workspace: str | None = None,
+    keys: list[DocumentKey] | None = None,
+) -> list[DocumentCoverage]:
+    """Coverage at each stage in use: of these documents, of one workspace, or of all."""
+    by_stage: list[tuple[str, list[Coverage]]] = []
     with database.transaction() as connection:
-        if keys is not None:
-            return [coverage_of_document(connection, key, FLAG, STAGE) for key in keys]
         workspaces = [workspace] if workspace else list_workspaces(connection)
-        return [row for name in workspaces for row in coverage_of_workspace(connection, name, FLAG, STAGE)]
+        for stage in stages_in_use(settings):
+            if keys is not None:
+                rows = [coverage_of_document(connection, key, stage.flag, stage.name) for key in keys]
+            else:
+                rows = [
+                    row
+                    for name in workspaces
+                    for row in coverage_of_workspace(connection, name, stage.flag, stage.name)
+                ]
+            by_stage.append((stage.asset, rows))
+    return [
+        DocumentCoverage({asset: rows[n] for asset, rows in by_stage}) for n in range(len(by_stage[0][1]))
+    ]
 
 
 def read_failures(database: Database, workspace: str | None) -> list[OpenFailure]:
@@ -96,7 +125,7 @@ def ingest(
                 hint=f"give paths, or put documents into {settings.landing}/<workspace_id>/",
             )
     run = ingest_documents(settings, database, keys, force=force)
-    found = read_coverage(database, None, keys)
+    found = [row.visual for row in read_coverage(settings, database, keys=keys)]
     failed = [f for f in read_failures(database, None) if f.key in set(keys) and f.stage == INGEST]
     if as_json:
         print_json(
@@ -195,19 +224,19 @@ def embed(
     max_retries: Annotated[int | None, typer.Option(help="Tries of an image after its first.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Embed the images that lack a vector; exit code 0 only if coverage is complete."""
+    """Embed what lacks a vector: images, what they show, the text around them; exit code 0 only if complete."""
     settings = load_settings()
     database = open_database(settings)
     keys = [DocumentKey.parse(text) for text in document] if document else None
-    targets = keys or [row.key for row in read_coverage(database, workspace)]
+    targets = keys or [row.visual.key for row in read_coverage(settings, database, workspace)]
     if not targets:
         raise DocumentError("there are no documents yet", hint="bring some in: embedding-assets ingest PATH")
     run = embed_documents(settings, database, targets, batch_size=batch_size, max_retries=max_retries)
-    rows = read_coverage(database, None, targets)
+    rows = read_coverage(settings, database, keys=targets)
     if as_json:
         print_json(
             {
-                "documents": [coverage_as_dict(row, settings.min_coverage) for row in rows],
+                "documents": [row.as_dict(settings.min_coverage) for row in rows],
                 "failed_runs": run.failed,
             }
         )
@@ -222,13 +251,13 @@ def embed(
 def coverage(workspace: Workspace = None, as_json: Json = False) -> None:
     """Show the coverage of each document; exit code 0 only if all are complete."""
     settings = load_settings()
-    rows = read_coverage(open_database(settings), workspace)
+    rows = read_coverage(settings, open_database(settings), workspace)
     complete = all(row.is_complete(settings.min_coverage) for row in rows)
     if as_json:
         print_json(
             {
                 "complete": complete,
-                "documents": [coverage_as_dict(row, settings.min_coverage) for row in rows],
+                "documents": [row.as_dict(settings.min_coverage) for row in rows],
             }
         )
     elif rows:
@@ -260,7 +289,8 @@ def failures(
             incomplete = bool(ingest_documents(settings, database, reread, force=True).failed)
         with database.transaction() as connection:
             for key in keys:
-                release_for_retry(connection, key, STAGE)
+                for stage in stages_in_use(settings):
+                    release_for_retry(connection, key, stage.name)
         incomplete = bool(embed_documents(settings, database, keys).failed) or incomplete
         listed = read_failures(database, workspace)
     if as_json:
@@ -275,6 +305,9 @@ def search(
     text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[Path | None, typer.Option("--image", help="Look for images like this file.")] = None,
     workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Workspace to search.")] = None,
+    arm: Annotated[
+        Arm, typer.Option("--arm", help="What to search: how images look, or what their analyses say.")
+    ] = Arm.VISUAL,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=200, help="How many hits.")] = 10,
     as_json: Json = False,
 ) -> None:
@@ -283,13 +316,18 @@ def search(
         raise typer.BadParameter("give either a text or --image FILE")
     settings = load_settings()
     chosen = workspace or ("demo" if settings.demo else DEFAULT_WORKSPACE)
-    visual = VisualSearch(open_database(settings), open_encoder(settings))
-    if image is not None:
+    database = open_database(settings)
+    if arm is Arm.UNDERSTANDING:
+        if text is None:
+            raise typer.BadParameter("the understanding arm is searched by text")
+        provider = open_text_provider(settings, UNDERSTANDING_TEMPLATE)
+        hits = MeaningSearch(database, provider).by_text(chosen, text, top_k)
+    elif image is not None:
         if not image.is_file():
             raise typer.BadParameter(f"{image} is no file", param_hint="--image")
-        hits = visual.by_image(chosen, image.read_bytes(), top_k)
+        hits = VisualSearch(database, open_encoder(settings)).by_image(chosen, image.read_bytes(), top_k)
     else:
-        hits = visual.by_text(chosen, text or "", top_k)
+        hits = VisualSearch(database, open_encoder(settings)).by_text(chosen, text or "", top_k)
     if as_json:
         print_json([hit.as_dict() for hit in hits])
         return

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,32 +85,69 @@ def coverage_as_dict(coverage: Coverage, minimum: float) -> dict[str, Any]:
     }
 
 
-def print_coverage(coverages: Sequence[Coverage], minimum: float) -> None:
-    """The coverage table, one row a document."""
+@dataclass(frozen=True)
+class DocumentCoverage:
+    """One document's coverage at each stage in use, by asset name; `slig_embeddings` comes first."""
+
+    stages: dict[str, Coverage]
+
+    @property
+    def visual(self) -> Coverage:
+        """That of the visual vectors, which every document gets."""
+        return next(iter(self.stages.values()))
+
+    def is_complete(self, minimum: float) -> bool:
+        """Whether every stage is complete."""
+        return all(coverage.is_complete(minimum) for coverage in self.stages.values())
+
+    def as_dict(self, minimum: float) -> dict[str, Any]:
+        """Plain values, fit for JSON: those of the visual vectors, and all stages."""
+        return {
+            **coverage_as_dict(self.visual, minimum),
+            "complete": self.is_complete(minimum),
+            "stages": {
+                asset: {
+                    name: value
+                    for name, value in coverage_as_dict(coverage, minimum).items()
+                    if name != "document"
+                }
+                for asset, coverage in self.stages.items()
+            },
+        }
+
+
+def print_coverage(documents: Sequence[DocumentCoverage], minimum: float) -> None:
+    """The coverage table, one row a document: the visual vectors' counts, then each stage's share."""
+    if not documents:
+        return
+    assets = list(documents[0].stages)
     print_table(
         "Coverage",
         [
             ("document", False),
-            ("images", True),
-            ("embedded", True),
-            ("skipped", True),
-            ("rejected", True),
-            ("missing", True),
-            ("coverage", True),
+            *((name, True) for name in ("images", "embedded", "skipped", "rejected", "missing")),
+            *((asset, True) for asset in assets),
             ("", False),
         ],
         [
             (
-                coverage.key,
-                coverage.total,
-                coverage.embedded,
-                coverage.skipped,
-                coverage.rejected,
-                coverage.missing,
-                f"{coverage.ratio:.1%}",
-                _verdict(coverage, minimum),
+                document.visual.key,
+                document.visual.total,
+                document.visual.embedded,
+                document.visual.skipped,
+                document.visual.rejected,
+                document.visual.missing,
+                *(f"{coverage.ratio:.1%}" for coverage in document.stages.values()),
+                next(
+                    (
+                        f"{_verdict(coverage, minimum)}: {asset}"
+                        for asset, coverage in document.stages.items()
+                        if not coverage.is_complete(minimum)
+                    ),
+                    "complete",
+                ),
             )
-            for coverage in coverages
+            for document in documents
         ],
     )
 

@@ -11,10 +11,14 @@ from embedding_assets.deploy.instance import apply_dagster_environment
 from embedding_assets.errors import DocumentError
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.assembly import open_ingestor
-from embedding_assets.pipeline.slig import FLAG, STAGE
 from embedding_assets.settings import Settings
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import coverage_of_document
+from embedding_assets.store.models import FLAGS
+from embedding_assets.store.spaces import SLIG as SLIG_COLLECTION
+from embedding_assets.store.spaces import TEXT as TEXT_COLLECTION
+from embedding_assets.store.spaces import UNDERSTANDING as UNDERSTANDING_COLLECTION
+from embedding_assets.store.stages import SLIG, TEXT, UNDERSTANDING, VISION
 
 
 @dataclass
@@ -55,6 +59,39 @@ def ingest_documents(
     return summary
 
 
+@dataclass(frozen=True)
+class CliStage:
+    """A stage as the command line runs it: the job and asset that do it, and where its coverage is counted."""
+
+    name: str
+    asset: str
+    job: str
+    flag: str
+    label: str
+
+
+STAGES = (
+    CliStage(SLIG, "slig_embeddings", "embed_document", FLAGS[SLIG_COLLECTION], "embed"),
+    CliStage(VISION, "vision_analysis", "understand_document", "has_vision_analysis", "analyse"),
+    CliStage(
+        UNDERSTANDING,
+        "understanding_embeddings",
+        "understand_document",
+        FLAGS[UNDERSTANDING_COLLECTION],
+        "understand",
+    ),
+    CliStage(TEXT, "text_embeddings", "understand_document", FLAGS[TEXT_COLLECTION], "embed texts"),
+)
+"""In the order in which they are run."""
+
+
+def stages_in_use(settings: Settings) -> list[CliStage]:
+    """The stages that the settings ask for: without vision analysis, there is nothing to understand."""
+    if settings.vision_provider == "off":
+        return [stage for stage in STAGES if stage.name not in (VISION, UNDERSTANDING)]
+    return list(STAGES)
+
+
 def embed_documents(
     settings: Settings,
     database: Database,
@@ -63,11 +100,40 @@ def embed_documents(
     batch_size: int | None = None,
     max_retries: int | None = None,
 ) -> RunSummary:
-    """Materializes `slig_embeddings` of the documents that are not materialized, or lack vectors."""
+    """Runs all stages in use over the documents; a stage that fails does not keep the others from running.
+
+    Args:
+        batch_size: of the visual and vision stages; None takes the setting.
+        max_retries: of all stages; None takes the setting.
+    """
     summary = RunSummary()
-    materialized = _materialized(settings, "slig_embeddings")
+    complete: set[DocumentKey] | None = None
+    done: set[DocumentKey] = set()
+    for stage in stages_in_use(settings):
+        size = batch_size if stage.name in (SLIG, VISION) else None
+        run = run_stage(settings, database, stage, keys, batch_size=size, max_retries=max_retries)
+        summary.failed += run.failed
+        done |= set(run.done)
+        complete = set(run.unchanged) if complete is None else complete & set(run.unchanged)
+    summary.unchanged = sorted(complete or ())
+    summary.done = sorted(done)
+    return summary
+
+
+def run_stage(
+    settings: Settings,
+    database: Database,
+    stage: CliStage,
+    keys: Sequence[DocumentKey],
+    *,
+    batch_size: int | None = None,
+    max_retries: int | None = None,
+) -> RunSummary:
+    """Materializes a stage's asset for the documents that are not materialized, or lack something."""
+    summary = RunSummary()
+    materialized = _materialized(settings, stage.asset)
     with database.transaction() as connection:
-        rows = [coverage_of_document(connection, key, FLAG, STAGE) for key in keys]
+        rows = [coverage_of_document(connection, key, stage.flag, stage.name) for key in keys]
     targets: list[DocumentKey] = []
     for row in rows:
         done = str(row.key) in materialized and row.is_complete(settings.min_coverage)
@@ -78,17 +144,18 @@ def embed_documents(
 
     def count() -> int:
         with database.transaction() as connection:
-            now = sum(coverage_of_document(connection, key, FLAG, STAGE).embedded for key in keys)
-        return now - before
+            coverages = (coverage_of_document(connection, key, stage.flag, stage.name) for key in keys)
+            return sum(coverage.embedded for coverage in coverages) - before
 
-    with progress_bar("embed", sum(row.missing for row in rows), count):
+    with progress_bar(stage.label, sum(row.missing for row in rows), count):
         _run(
             settings,
-            "embed_document",
+            stage.job,
             targets,
             summary,
-            {"slig_embeddings": {"config": config}},
+            {stage.asset: {"config": config}},
             settings.documents_per_run,
+            asset=stage.asset,
         )
     return summary
 
@@ -108,6 +175,7 @@ def _run(
     summary: RunSummary,
     ops: dict[str, Any],
     documents_per_run: int,
+    asset: str | None = None,
 ) -> None:
     if not keys:
         return
@@ -118,7 +186,13 @@ def _run(
 
     with dg.DagsterInstance.get() as instance:
         for outcome in run_job(
-            build_defs(), job, keys, instance, documents_per_run=documents_per_run, run_config={"ops": ops}
+            build_defs(),
+            job,
+            keys,
+            instance,
+            documents_per_run=documents_per_run,
+            run_config={"ops": ops},
+            asset=asset,
         ):
             if outcome.success:
                 summary.done.extend(outcome.keys)

@@ -55,8 +55,13 @@ def run_job(
     *,
     documents_per_run: int,
     run_config: dict[str, Any] | None = None,
+    asset: str | None = None,
 ) -> Iterator[RunOutcome]:
-    """Runs a job over documents, chunk by chunk, in this process; yields each run's outcome."""
+    """Runs a job over documents, chunk by chunk, in this process; yields each run's outcome.
+
+    Args:
+        asset: only this one of the job's assets.
+    """
     register_partitions(instance, keys)
     job = defs.resolve_job_def(job_name)
     config = {"loggers": {"console": {"config": {"log_level": LOG_LEVEL_OF_RUNS}}}, **(run_config or {})}
@@ -72,6 +77,7 @@ def run_job(
             tags=tags,
             run_config=config,
             raise_on_error=False,
+            asset_selection=[dg.AssetKey(asset)] if asset else None,
             partition_key=first if len(chunk) == 1 else None,
         )
         reasons = []

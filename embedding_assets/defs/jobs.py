@@ -25,9 +25,24 @@ embed_document = dg.define_asset_job(
     description="Embeds the images of ingested documents that lack a vector.",
 )
 
+understand_document = dg.define_asset_job(
+    "understand_document",
+    selection=["vision_analysis", "understanding_embeddings", "text_embeddings"],
+    tags=RETRY_TAGS,
+    description="Analyses the images of ingested documents, and embeds what they show and the text around them.",
+)
+
 process_document = dg.define_asset_job(
     "process_document",
-    selection=["document_images", "slig_embeddings"],
+    selection=[
+        "document_images",
+        "slig_embeddings",
+        "vision_analysis",
+        "understanding_embeddings",
+        "text_embeddings",
+    ],
     tags=RETRY_TAGS,
-    description="The whole way: reads documents and embeds their images.",
+    description="The whole way: reads documents, embeds and understands their images.",
 )
+
+JOBS = [ingest_document, embed_document, understand_document, process_document]

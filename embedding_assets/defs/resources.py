@@ -6,9 +6,18 @@ secret can show up on a run's page.
 
 import dagster as dg
 
-from embedding_assets.pipeline.assembly import open_image_store, open_ingestor, open_slig_embedder
+from embedding_assets.pipeline.assembly import (
+    open_image_store,
+    open_ingestor,
+    open_nearby_text_embedder,
+    open_slig_embedder,
+    open_understanding_embedder,
+    open_vision_runner,
+)
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
+from embedding_assets.pipeline.texts import NearbyTextEmbedder, UnderstandingEmbedder
+from embedding_assets.pipeline.vision import VisionAnalysisRunner
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.database import Database, open_database
 
@@ -37,4 +46,33 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             open_image_store(settings),
             batch_size=batch_size,
             max_retries=max_retries,
+        )
+
+    def vision_runner(
+        self, batch_size: int | None = None, max_retries: int | None = None
+    ) -> VisionAnalysisRunner:
+        """What analyses images; None takes the setting."""
+        settings = self.settings()
+        return open_vision_runner(
+            settings,
+            self.database(),
+            open_image_store(settings),
+            batch_size=batch_size,
+            max_retries=max_retries,
+        )
+
+    def understanding_embedder(
+        self, batch_size: int | None = None, max_retries: int | None = None
+    ) -> UnderstandingEmbedder:
+        """What turns analyses into vectors; None takes the setting."""
+        return open_understanding_embedder(
+            self.settings(), self.database(), batch_size=batch_size, max_retries=max_retries
+        )
+
+    def nearby_text_embedder(
+        self, batch_size: int | None = None, max_retries: int | None = None
+    ) -> NearbyTextEmbedder:
+        """What turns captions and nearby texts into vectors; None takes the setting."""
+        return open_nearby_text_embedder(
+            self.settings(), self.database(), batch_size=batch_size, max_retries=max_retries
         )

@@ -27,6 +27,7 @@ from embedding_assets.errors import (
     EmbeddingAssetsError,
     ErrorClass,
     FatalError,
+    ImageSkipped,
     InfrastructureError,
     PermanentError,
     ThrottledError,
@@ -309,6 +310,9 @@ class BatchRunner(Generic[In, Out]):
         self.report.embedded += self.stage.save(done, failures)
         self.report.write_s += self.clock.monotonic() - start
         for failure in failures:
+            if isinstance(failure.error, ImageSkipped):
+                self.report.skipped += 1
+                continue
             failed = FailedImage(
                 index=failure.item.index,
                 image_id=failure.item.image_id,

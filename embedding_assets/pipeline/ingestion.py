@@ -37,7 +37,7 @@ from embedding_assets.store.failures import Failure, record_failures, resolve_fa
 from embedding_assets.store.images import count_before, count_by_status, remove_images_not_in, save_images
 from embedding_assets.store.json_text import clean_json
 from embedding_assets.store.spaces import all_collections
-from embedding_assets.store.vectors import refresh_metadata
+from embedding_assets.store.vectors import drop_unflagged, refresh_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +221,8 @@ class DocumentIngestor:
             occurrence = count_before(connection, key, image.content_hash, image.index)
             found = _Identified(image_id(key, image.content_hash, occurrence), occurrence, image)
             save_images(connection, key, [(found.image_id, occurrence, image)])
+            for collection in all_collections(connection):
+                drop_unflagged(connection, key.workspace_id, key.document_id, collection)
             if image.status is not ImageStatus.PENDING:
                 # While it could not be had, its row went by where it is; now that there are bytes, by those.
                 collections = all_collections(connection)
@@ -267,6 +269,7 @@ class DocumentIngestor:
             collections = all_collections(connection)
             removed = remove_images_not_in(connection, key, [f.image_id for f in found], collections)
             for collection in collections:
+                drop_unflagged(connection, key.workspace_id, key.document_id, collection)
                 refresh_metadata(connection, key.workspace_id, key.document_id, collection)
             mark_ingested(connection, key, content.content_hash, content.title, content.page_count)
             resolve_failures(connection, key, INGEST, None)

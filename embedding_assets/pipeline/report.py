@@ -39,10 +39,14 @@ class FailedImage:
 class StageReport:
     """Counts and timings of one stage over some images. Reports of several steps add up.
 
+    `embedded` means done, whatever the stage does: a vector stored, an image analysed.
+
     Attributes:
         embedded: images that have their vectors now and had not before, copied ones included.
         copied: those of them that got the vector of another image with the same bytes.
         failed: images that failed in this run.
+        skipped: images that the stage left out, each for a stated reason.
+        tokens: tokens that a provider charged.
         calls: calls to the encoder or provider.
         encoded: images in these calls, those of failed calls included.
         retries: images' tries after their first.
@@ -56,6 +60,8 @@ class StageReport:
     embedded: int = 0
     copied: int = 0
     failed: list[FailedImage] = field(default_factory=list)
+    skipped: int = 0
+    tokens: int = 0
     batches: int = 0
     calls: int = 0
     encoded: int = 0

@@ -9,20 +9,31 @@ from typing import Any
 
 from embedding_assets.ingest.records import ImageStatus
 from embedding_assets.keys import DocumentKey
-from embedding_assets.pipeline.assembly import open_image_store, open_ingestor, open_slig_embedder
+from embedding_assets.pipeline.assembly import (
+    open_image_store,
+    open_ingestor,
+    open_slig_embedder,
+    open_understanding_embedder,
+    open_vision_runner,
+)
 from embedding_assets.pipeline.checkpoint import read_checkpoint
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.report import DETAILED_FAILURES
 from embedding_assets.pipeline.slig import FLAG, STAGE, SligEmbedder
+from embedding_assets.pipeline.stage_runner import AnyRunner
 from embedding_assets.pipeline.verification import verify_documents
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.database import open_database
 from embedding_assets.store.failures import open_failures
+from embedding_assets.store.stages import UNDERSTANDING
 
 logger = logging.getLogger(__name__)
 
 EmbedderFactory = Callable[[int, int], SligEmbedder]
 """Makes an embedder for a batch size and a number of retries."""
+
+UnderstandingFactory = Callable[[int, int], Sequence[AnyRunner]]
+"""Makes the runners of analysis and understanding for a batch size of images and a number of retries."""
 
 
 class ImageEmbeddingService:
@@ -38,14 +49,21 @@ class ImageEmbeddingService:
         ingestor: saves image rows.
         make_embedder: makes the embedder of a call.
         workspace_id: workspace that `_get_embedding_checkpoint` looks in.
+        make_understanding: makes the runners of vision analysis and understanding vectors, in their order; None
+            where images are not analysed.
     """
 
     def __init__(
-        self, ingestor: DocumentIngestor, make_embedder: EmbedderFactory, workspace_id: str = "default"
+        self,
+        ingestor: DocumentIngestor,
+        make_embedder: EmbedderFactory,
+        workspace_id: str = "default",
+        make_understanding: UnderstandingFactory | None = None,
     ) -> None:
         self.ingestor = ingestor
         self.make_embedder = make_embedder
         self.workspace_id = workspace_id
+        self.make_understanding = make_understanding
 
     @classmethod
     def from_settings(
@@ -59,7 +77,18 @@ class ImageEmbeddingService:
         def make_embedder(batch_size: int, max_retries: int) -> SligEmbedder:
             return open_slig_embedder(chosen, database, store, batch_size=batch_size, max_retries=max_retries)
 
-        return cls(open_ingestor(chosen, database), make_embedder, workspace_id)
+        def make_understanding(batch_size: int, max_retries: int) -> Sequence[AnyRunner]:
+            return (
+                open_vision_runner(chosen, database, store, batch_size=batch_size, max_retries=max_retries),
+                open_understanding_embedder(chosen, database, max_retries=max_retries),
+            )
+
+        return cls(
+            open_ingestor(chosen, database),
+            make_embedder,
+            workspace_id,
+            None if chosen.vision_provider == "off" else make_understanding,
+        )
 
     def save_images_and_generate_clips(
         self,
@@ -84,9 +113,11 @@ class ImageEmbeddingService:
         Returns:
             images_saved: image rows that are new. clip_embeddings_generated: images that have their vector
             now and had none before. failed_images: every image of the document that stands without a vector
-            for an error: index in the list, image_id, path, page_number, error, error_class, stage, attempts.
+            or analysis for an error: index in the list, image_id, path, page_number, error, error_class, stage,
+            attempts.
             skipped_images: how many were left out for a stated reason (too small). coverage: embedded /
-            (all - skipped) after this call.
+            (all - skipped) after this call. understanding_embeddings_generated: images that have the vector of
+            their analysis now and had none before; 0 where vision analysis is off.
 
         Raises:
             FatalError: the model can't be had, or makes vectors of another space than the active one.
@@ -100,8 +131,11 @@ class ImageEmbeddingService:
         saved = self.ingestor.ingest(key, run_id=run_id)
         pending = embedder.pending(key)
         logger.info("%s: %d images saved, %d to embed", key, saved.inserted, len(pending))
-        report = embedder.embed(key.workspace_id, pending, run_id=run_id)
+        report = embedder.run(key.workspace_id, pending, run_id=run_id)
+        understood = self._understand(key, batch_size, max_retries, run_id)
         (outcome,) = verify_documents(self.ingestor.database, [key], FLAG, STAGE, minimum=0.0)
+        with self.ingestor.database.transaction() as connection:
+            failures = open_failures(connection, workspace_id, document_id)
         failed = [
             {
                 "index": failure.index,
@@ -113,7 +147,7 @@ class ImageEmbeddingService:
                 "stage": failure.stage,
                 "attempts": failure.attempts,
             }
-            for failure in outcome.failures
+            for failure in failures
         ]
         logger.info(
             "%s: %d images saved, %d embeddings generated, %d failed, coverage %.1f %%",
@@ -131,7 +165,18 @@ class ImageEmbeddingService:
             "failed_images": failed,
             "skipped_images": outcome.coverage.skipped,
             "coverage": outcome.coverage.ratio,
+            "understanding_embeddings_generated": understood,
         }
+
+    def _understand(self, key: DocumentKey, batch_size: int, max_retries: int, run_id: str) -> int:
+        """Analyses the document's images and embeds what they show; returns how many vectors are new."""
+        embedded = 0
+        for runner in self.make_understanding(batch_size, max_retries) if self.make_understanding else ():
+            runner.preflight()
+            report = runner.run(key.workspace_id, runner.pending(key), run_id=run_id)
+            if runner.stage == UNDERSTANDING:
+                embedded = report.embedded
+        return embedded
 
     def _get_embedding_checkpoint(self, document_id: str) -> int | None:
         """How many images of the document are embedded; None where none is.
@@ -160,7 +205,7 @@ class ImageEmbeddingService:
         image_id, found = self.ingestor.add_posted_image(key, material_image, run_id)
         if found.status is not ImageStatus.READY:
             return False, False, found.reason
-        report = embedder.embed(workspace_id, [image_id], run_id=run_id)
+        report = embedder.run(workspace_id, [image_id], run_id=run_id)
         if report.failed:
             return True, False, report.failed[0].error
         with self.ingestor.database.transaction() as connection:

@@ -9,6 +9,7 @@ from embedding_assets.keys import DocumentKey
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import Coverage, coverage_of_document
 from embedding_assets.store.failures import OpenFailure, open_failures
+from embedding_assets.store.stages import blamed_stages
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def verify_documents(
             failures = tuple(
                 failure
                 for failure in open_failures(connection, key.workspace_id, key.document_id)
-                if failure.stage in ("ingest", stage)
+                if failure.stage in ("ingest", *blamed_stages(stage))
             )
         outcomes.append(DocumentOutcome(key, coverage, failures, coverage.is_complete(minimum)))
     return outcomes

@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import asdict, dataclass
-from typing import Any
-
 from embedding_assets.encoders.protocol import Encoder, Vectors
 from embedding_assets.errors import PermanentError
-from embedding_assets.keys import DocumentKey
+from embedding_assets.search.hits import MAX_TOP_K, Hit, checked_query, describe_hits
 from embedding_assets.store.database import Database
-from embedding_assets.store.images import describe_images
 from embedding_assets.store.spaces import SLIG, active_collection, check_space
 from embedding_assets.store.vectors import nearest
-
-MAX_QUERY_CHARACTERS = 2_000
-MAX_TOP_K = 200
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One found image. `score` is the cosine similarity of query and image, -1 to 1."""
-
-    image_id: uuid.UUID
-    score: float
-    document: DocumentKey
-    page_number: int | None
-    reference: str
-    caption: str | None
-    store_key: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        return {**asdict(self), "image_id": str(self.image_id), "document": str(self.document)}
 
 
 class VisualSearch:
@@ -58,15 +33,7 @@ class VisualSearch:
             PermanentError: the text is empty or too long, or top_k is out of range.
             SpaceMismatch: the vectors are of another model.
         """
-        query = text.strip()
-        if not query:
-            raise PermanentError(
-                "the query is empty", hint="say what to look for, such as 'blue herringbone'"
-            )
-        if len(query) > MAX_QUERY_CHARACTERS:
-            raise PermanentError(
-                f"the query has {len(query)} characters; {MAX_QUERY_CHARACTERS} is the limit"
-            )
+        query = checked_query(text)
         return self._nearest(workspace_id, self.encoder.encode_texts([query])[0], top_k)
 
     def by_image(self, workspace_id: str, data: bytes, top_k: int = 10) -> list[Hit]:
@@ -91,17 +58,4 @@ class VisualSearch:
                 return []
             check_space(collection, self.encoder.space)
             found = nearest(connection, workspace_id, collection, query, top_k)
-            rows = describe_images(connection, workspace_id, [image_id for image_id, _ in found])
-        return [
-            Hit(
-                image_id=image_id,
-                score=score,
-                document=DocumentKey(workspace_id, rows[image_id].document_id),
-                page_number=rows[image_id].page_number,
-                reference=rows[image_id].reference,
-                caption=rows[image_id].caption,
-                store_key=rows[image_id].store_key,
-            )
-            for image_id, score in found
-            if image_id in rows
-        ]
+            return describe_hits(connection, workspace_id, found)

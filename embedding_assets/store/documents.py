@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from embedding_assets.keys import DocumentKey
 from embedding_assets.store.json_text import clean_text, to_json
+from embedding_assets.store.stages import blamed_stages, excused_by
 
 
 @dataclass(frozen=True)
@@ -161,15 +162,19 @@ _COVERAGE = """
 SELECT d.document_id, d.status = 'ingested' AS ingested,
        count(i.id) AS total,
        count(*) FILTER (WHERE i.status = 'ready' AND i.{flag}) AS embedded,
-       count(*) FILTER (WHERE i.status = 'skipped') AS skipped,
-       count(*) FILTER (WHERE i.status = 'rejected' OR (i.status = 'ready' AND NOT i.{flag} AND f.id IS NOT NULL))
+       count(*) FILTER (WHERE i.status = 'skipped' OR i.excused OR (i.todo AND i.left_out)) AS skipped,
+       count(*) FILTER (WHERE i.status = 'rejected' AND NOT i.excused OR (i.todo AND NOT i.left_out AND i.blamed))
          AS rejected,
-       count(*) FILTER (WHERE i.status = 'pending' OR (i.status = 'ready' AND NOT i.{flag} AND f.id IS NULL))
+       count(*) FILTER (WHERE i.status = 'pending' AND NOT i.excused OR (i.todo AND NOT i.left_out AND NOT i.blamed))
          AS missing
 FROM documents d
-LEFT JOIN document_images i ON i.workspace_id = d.workspace_id AND i.document_id = d.document_id
-LEFT JOIN embedding_failures f ON f.image_id = i.id AND f.stage = :stage AND f.resolved_at IS NULL
-     AND f.error_class = 'permanent' AND f.workspace_id = i.workspace_id
+LEFT JOIN LATERAL (
+    SELECT i.id, i.status, i.{flag}, i.status = 'ready' AND NOT i.{flag} AS todo,
+           jsonb_exists(i.stage_skips, :stage) AS left_out, {excused} AS excused,
+           EXISTS (SELECT FROM embedding_failures f WHERE f.image_id = i.id AND f.stage = ANY(:blamed)
+                   AND f.resolved_at IS NULL AND f.error_class = 'permanent') AS blamed
+    FROM document_images i WHERE i.workspace_id = d.workspace_id AND i.document_id = d.document_id
+) i ON true
 WHERE d.workspace_id = :workspace AND (CAST(:document AS text) IS NULL OR d.document_id = CAST(:document AS text))
 GROUP BY d.document_id, d.status ORDER BY d.document_id
 """
@@ -186,8 +191,13 @@ def coverage_of_workspace(
         document_id: only this document.
     """
     rows = connection.execute(
-        text(_COVERAGE.format(flag=flag)),
-        {"workspace": workspace_id, "document": document_id, "stage": stage},
+        text(_COVERAGE.format(flag=flag, excused=excused_by(stage))),
+        {
+            "workspace": workspace_id,
+            "document": document_id,
+            "stage": stage,
+            "blamed": blamed_stages(stage),
+        },
     ).all()
     return [
         Coverage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from sqlalchemy import Connection, text
 
 from embedding_assets.ingest.records import FoundImage
 from embedding_assets.keys import DocumentKey
-from embedding_assets.store.json_text import to_json
+from embedding_assets.store.json_text import clean_text, to_json
 from embedding_assets.store.spaces import Collection
+from embedding_assets.store.stages import TEXT, needs_of
 from embedding_assets.store.vectors import delete_vectors
 
 
@@ -28,6 +29,9 @@ class ImageRow:
     store_key: str
     reference: str
     page_number: int | None
+    caption: str | None = None
+    nearby_text: str | None = None
+    vision_analysis: dict[str, Any] | None = None
 
 
 _COLUMNS = (
@@ -37,6 +41,7 @@ _COLUMNS = (
 )
 _KEPT = {"id", "workspace_id", "document_id", "occurrence", "content_hash"}
 _UPDATED = [name for name in _COLUMNS.split(", ") if name not in _KEPT]
+_SAME_TEXT = "(i.caption, i.nearby_text) IS NOT DISTINCT FROM (excluded.caption, excluded.nearby_text)"
 _SAVE = f"""
 INSERT INTO document_images AS i ({_COLUMNS})
 SELECT {_COLUMNS} FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS n(
@@ -45,7 +50,9 @@ SELECT {_COLUMNS} FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS n(
     byte_size bigint, page_number int, position int, bbox jsonb, caption text, nearby_text text,
     quality_score float8, extra jsonb)
 ORDER BY id
-ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _UPDATED)}, updated_at = now()
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _UPDATED)}, updated_at = now(),
+    has_text_embedding = i.has_text_embedding AND {_SAME_TEXT},
+    stage_skips = CASE WHEN {_SAME_TEXT} THEN i.stage_skips ELSE i.stage_skips - '{TEXT}' END
 WHERE i.workspace_id = excluded.workspace_id AND i.document_id = excluded.document_id
     AND ({", ".join(f"i.{name}" for name in _UPDATED)})
     IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _UPDATED)})
@@ -64,7 +71,11 @@ class SaveCounts:
 def save_images(
     connection: Connection, key: DocumentKey, images: Iterable[tuple[uuid.UUID, int, FoundImage]]
 ) -> SaveCounts:
-    """Inserts images that are new and updates those whose description changed; flags are never touched.
+    """Inserts images that are new and updates those whose description changed.
+
+    Flags are not touched, but for one: where caption or nearby text changed, the text vector is of another text,
+    so its flag falls; the caller drops the vector (`vectors.drop_unflagged`) in the same transaction. An image
+    that was left out of the text vectors is then due there again.
 
     Args:
         images: (image id, occurrence, image); no id twice.
@@ -174,13 +185,11 @@ def count_before(connection: Connection, key: DocumentKey, content_hash: str, in
     )
 
 
-_LACKING = """
-SELECT i.id, i.image_index FROM document_images i
-WHERE i.workspace_id = :workspace AND i.document_id = :document AND i.status = 'ready' AND NOT i.{flag}
+_TO_DO = """
+i.status = 'ready' AND NOT i.{flag} AND {needs} AND NOT jsonb_exists(i.stage_skips, :stage)
 AND NOT EXISTS (
     SELECT FROM embedding_failures f WHERE f.image_id = i.id AND f.stage = :stage AND f.resolved_at IS NULL
     AND (f.error_class = 'permanent' OR f.run_id = :run_id))
-ORDER BY i.image_index, i.id
 """
 
 
@@ -189,11 +198,15 @@ def images_lacking(
 ) -> list[uuid.UUID]:
     """Ids of the document's images that are still to do at a stage, in reading order.
 
-    Left out are images with a permanent failure, and those that already failed in the run `run_id`: their
-    attempts are used up, and an op that is retried must not give them new ones.
+    Left out are images that lack what the stage needs (an analysis, say), those skipped there for a stated
+    reason or with a permanent failure, and those that already failed in the run `run_id`: their attempts are
+    used up, and an op that is retried must not give them new ones.
     """
     rows = connection.execute(
-        text(_LACKING.format(flag=flag)),
+        text(
+            "SELECT i.id FROM document_images i WHERE i.workspace_id = :workspace AND i.document_id = :document "
+            f"AND {_TO_DO.format(flag=flag, needs=needs_of(stage))} ORDER BY i.image_index, i.id"
+        ),
         {"workspace": key.workspace_id, "document": key.document_id, "stage": stage, "run_id": run_id or ""},
     )
     return [row.id for row in rows]
@@ -210,11 +223,10 @@ def load_images_to_do(
     """Rows of those images that are (still) to do, in the order of `ids`; see `images_lacking`."""
     rows = connection.execute(
         text(
-            "SELECT i.id, i.document_id, i.image_index, i.content_hash, i.store_key, i.reference, i.page_number "
+            "SELECT i.id, i.document_id, i.image_index, i.content_hash, i.store_key, i.reference, i.page_number, "
+            "i.caption, i.nearby_text, i.vision_analysis "
             "FROM document_images i WHERE i.workspace_id = :workspace AND i.id = ANY(CAST(:ids AS uuid[])) "
-            f"AND i.status = 'ready' AND NOT i.{flag} AND NOT EXISTS ("
-            "  SELECT FROM embedding_failures f WHERE f.image_id = i.id AND f.stage = :stage "
-            "  AND f.resolved_at IS NULL AND (f.error_class = 'permanent' OR f.run_id = :run_id))"
+            f"AND {_TO_DO.format(flag=flag, needs=needs_of(stage))}"
         ),
         {"workspace": workspace_id, "ids": [str(i) for i in ids], "stage": stage, "run_id": run_id or ""},
     ).all()
@@ -227,10 +239,32 @@ def load_images_to_do(
             row.store_key,
             row.reference,
             row.page_number,
+            row.caption,
+            row.nearby_text,
+            row.vision_analysis,
         )
         for row in rows
     }
     return [found[i] for i in ids if i in found]
+
+
+def skip_images(
+    connection: Connection, workspace_id: str, reasons: Mapping[uuid.UUID, str], stage: str
+) -> int:
+    """Leaves images out of a stage, each for its reason; returns how many rows changed."""
+    return connection.execute(
+        text(
+            "UPDATE document_images i SET stage_skips = i.stage_skips || jsonb_build_object(:stage, n.reason), "
+            "updated_at = now() FROM unnest(CAST(:ids AS uuid[]), CAST(:reasons AS text[])) AS n(id, reason) "
+            "WHERE i.id = n.id AND i.workspace_id = :workspace"
+        ),
+        {
+            "workspace": workspace_id,
+            "stage": stage,
+            "ids": [str(i) for i in reasons],
+            "reasons": [clean_text(reason) for reason in reasons.values()],
+        },
+    ).rowcount
 
 
 def describe_images(

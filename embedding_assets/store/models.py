@@ -141,6 +141,14 @@ class DocumentImage(Base):
     vision_analysis: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     vision_provider: Mapped[str | None] = mapped_column(Text)
     vision_model: Mapped[str | None] = mapped_column(Text)
+    vision_version: Mapped[str | None] = mapped_column(
+        Text, comment="what an analysis must be of to count: provider, model and schema version"
+    )
+    vision_analyzed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    has_vision_analysis: Mapped[bool] = _flag()
+    stage_skips: Mapped[dict[str, str]] = mapped_column(
+        JSONB, server_default=text("'{}'::jsonb"), comment="stage -> why the image is left out there"
+    )
     has_slig_embedding: Mapped[bool] = _flag()
     has_color_slig: Mapped[bool] = _flag()
     has_texture_slig: Mapped[bool] = _flag()

@@ -17,6 +17,11 @@ from embedding_assets.store.schema import SCHEMA_LOCK
 SLIG = "image_slig_embeddings"
 """Logical name of the visual vectors' collection."""
 
+UNDERSTANDING = "image_understanding_embeddings"
+"""Logical name of the collection of understanding vectors."""
+TEXT = "image_text_embeddings"
+"""Logical name of the collection of the text around images."""
+
 MAX_DIMENSION = 16_000
 """pgvector's limit for the type `vector`."""
 

@@ -204,8 +204,12 @@ def copy_known_vectors(
     collections: Sequence[Collection],
     *,
     stage: str,
+    same_analysis: bool = False,
 ) -> list[uuid.UUID]:
     """Gives images the vectors of other images of the workspace with the very same bytes.
+
+    Args:
+        same_analysis: only where both have the same vision analysis too: vectors of analyses need that.
 
     Returns:
         Ids of the images that got all their vectors this way and had not had them; the others have them
@@ -215,11 +219,12 @@ def copy_known_vectors(
         return []
     flags = " AND ".join(f"o.{collection.flag}" for collection in collections)
     done = " AND ".join(f"i.{collection.flag}" for collection in collections)
+    alike = "AND o.vision_analysis = i.vision_analysis " if same_analysis else ""
     donors = connection.execute(
         text(
             "SELECT i.id, d.id AS donor FROM document_images i JOIN LATERAL ("
             "  SELECT o.id FROM document_images o WHERE o.workspace_id = i.workspace_id "
-            f"  AND o.content_hash = i.content_hash AND o.id <> i.id AND {flags} ORDER BY o.id LIMIT 1"
+            f"  AND o.content_hash = i.content_hash AND o.id <> i.id AND {flags} {alike}ORDER BY o.id LIMIT 1"
             ") d ON true "
             "WHERE i.workspace_id = :workspace AND i.id = ANY(CAST(:ids AS uuid[])) AND i.status = 'ready' "
             f"AND NOT ({done}) ORDER BY i.id FOR UPDATE OF i"
@@ -265,6 +270,19 @@ def refresh_metadata(
             f"UPDATE {collection.qualified} v SET metadata = {METADATA} FROM document_images i "
             "WHERE i.workspace_id = :workspace AND i.document_id = :document AND v.id = i.id::text "
             f"AND v.metadata IS DISTINCT FROM {METADATA}"
+        ),
+        {"workspace": workspace_id, "document": document_id},
+    ).rowcount
+
+
+def drop_unflagged(
+    connection: Connection, workspace_id: str, document_id: str, collection: Collection
+) -> int:
+    """Removes the vectors of a document's images that no longer have the flag; returns how many."""
+    return connection.execute(
+        text(
+            f"DELETE FROM {collection.qualified} v USING document_images i WHERE i.workspace_id = :workspace "
+            f"AND i.document_id = :document AND NOT i.{collection.flag} AND v.id = i.id::text"
         ),
         {"workspace": workspace_id, "document": document_id},
     ).rowcount

@@ -1,4 +1,5 @@
-"""The real code location over a test's project: real assets, jobs and instance; a fake encoder and clock."""
+"""The real code location over a test's project: real assets, jobs and instance; a fake encoder,
+analyser and clock."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from embedding_assets.errors import StoreUnavailable
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
+from embedding_assets.pipeline.texts import NearbyTextEmbedder, UnderstandingEmbedder
+from embedding_assets.pipeline.vision import VisionAnalysisRunner
 from embedding_assets.settings import Settings
 from embedding_assets.store.database import Database
 from embedding_assets_tests.pipeline.project import Project
@@ -68,6 +71,30 @@ def resource_for(project: Project, settings: Settings) -> PipelineResource:
         ) -> SligEmbedder:
             return project.embedder(
                 settings.batch_size if batch_size is None else batch_size,
+                settings.max_retries if max_retries is None else max_retries,
+            )
+
+        def vision_runner(
+            self, batch_size: int | None = None, max_retries: int | None = None
+        ) -> VisionAnalysisRunner:
+            return project.vision_runner(
+                settings.batch_size if batch_size is None else batch_size,
+                settings.max_retries if max_retries is None else max_retries,
+            )
+
+        def understanding_embedder(
+            self, batch_size: int | None = None, max_retries: int | None = None
+        ) -> UnderstandingEmbedder:
+            return project.understanding_embedder(
+                settings.text_batch_size if batch_size is None else batch_size,
+                settings.max_retries if max_retries is None else max_retries,
+            )
+
+        def nearby_text_embedder(
+            self, batch_size: int | None = None, max_retries: int | None = None
+        ) -> NearbyTextEmbedder:
+            return project.nearby_text_embedder(
+                settings.text_batch_size if batch_size is None else batch_size,
                 settings.max_retries if max_retries is None else max_retries,
             )
 

@@ -13,8 +13,20 @@ import pytest
 from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY
 from embedding_assets_tests.defs.dagster_project import DagsterProject
 
-ASSETS = {"document_images", "slig_embeddings"}
-JOBS = {"ingest_document", "embed_document", "process_document"}
+PARENTS = {
+    "document_images": set(),
+    "slig_embeddings": {"document_images"},
+    "vision_analysis": {"document_images"},
+    "understanding_embeddings": {"vision_analysis"},
+    "text_embeddings": {"document_images"},
+}
+JOBS = {"ingest_document", "embed_document", "understand_document", "process_document"}
+OPS = {
+    "slig_embeddings": {"plan_slig", "embed_slig", "finish_slig"},
+    "vision_analysis": {"plan_vision", "analyze_vision", "finish_vision"},
+    "understanding_embeddings": {"plan_understanding", "embed_understanding", "finish_understanding"},
+    "text_embeddings": {"plan_text", "embed_text", "finish_text"},
+}
 
 LOAD = """
 import json, sys
@@ -55,14 +67,14 @@ def test_assets_are_partitioned_by_document_and_run_in_chunks_in_this_process(
 ) -> None:
     dagster.configure(documents_per_run=7)
     graph = dagster.defs.resolve_asset_graph()
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
-    for name in ASSETS:
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == set(PARENTS)
+    for name, parents in PARENTS.items():
         node = graph.get(dg.AssetKey(name))
         assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
         assert node.partitions_def.name == "documents"
         assert node.backfill_policy == dg.BackfillPolicy.multi_run(max_partitions_per_run=7)
         assert node.description
-    assert graph.get(dg.AssetKey("slig_embeddings")).parent_keys == {dg.AssetKey("document_images")}
+        assert node.parent_keys == {dg.AssetKey(parent) for parent in parents}
 
 
 @pytest.mark.parametrize("name", sorted(JOBS))
@@ -74,10 +86,11 @@ def test_jobs_run_in_one_process_and_are_not_retried_as_a_whole(dagster: Dagster
     assert job.description
 
 
-def test_every_op_declares_the_retry_policy(dagster: DagsterProject) -> None:
-    graph = dagster.defs.resolve_job_def("embed_document").graph.node_dict["slig_embeddings"].definition
+@pytest.mark.parametrize("asset", OPS)
+def test_every_op_declares_the_retry_policy(dagster: DagsterProject, asset: str) -> None:
+    graph = dagster.defs.resolve_job_def("process_document").graph.node_dict[asset].definition
     assert isinstance(graph, dg.GraphDefinition)
-    assert set(graph.node_dict) == {"plan_slig", "embed_slig", "finish_slig"}
+    assert set(graph.node_dict) == OPS[asset]
     for node in graph.node_dict.values():
         assert isinstance(node.definition, dg.OpDefinition)
         assert node.definition.retry_policy == INFRASTRUCTURE_RETRY

@@ -79,7 +79,7 @@ def test_the_reason_of_an_error_that_nobody_foresaw_is_its_message(
     def broken(*arguments: object) -> None:
         raise KeyError("metadata")
 
-    monkeypatch.setattr("embedding_assets.defs.assets.slig_embeddings.coverage_metadata", broken)
+    monkeypatch.setattr("embedding_assets.defs.assets.stage_asset.coverage_metadata", broken)
     outcome = dagster.embed(key)
     assert not outcome.success
     assert "KeyError" in outcome.reason

@@ -236,7 +236,7 @@ def test_an_error_that_is_none_of_ours_is_not_retried_by_the_ops_policy(
         calls.append(arguments)
         raise ZeroDivisionError("a fault of the program")
 
-    monkeypatch.setattr("embedding_assets.defs.assets.slig_embeddings.plan_steps", broken)
+    monkeypatch.setattr("embedding_assets.defs.assets.stage_asset.plan_steps", broken)
     outcome = dagster.embed(key)
     assert len(calls) == 1
     assert dagster.waits(outcome.run_id) == []

@@ -40,7 +40,7 @@ def embed(task: EmbedTask, channel: Connection) -> None:
     embedder.clock = SystemClock()
     channel.send("ready")
     channel.recv()
-    report = embedder.embed(task.key.workspace_id, embedder.pending(task.key), run_id=f"pid {os.getpid()}")
+    report = embedder.run(task.key.workspace_id, embedder.pending(task.key), run_id=f"pid {os.getpid()}")
     channel.send(report.summary())
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -36,6 +36,8 @@ def wait_until(condition: Callable[[], bool], what: str, is_alive: Callable[[], 
         time.sleep(0.001)
 
 
+W = TypeVar("W", bound="Worker")
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["embedding_assets_tests.faults.embed_worker"])
 
@@ -51,18 +53,23 @@ def _start_fork_server() -> None:
         forkserver.ensure_running()
 
 
-class EmbedWorker:
-    """A started worker process; leaving the `with` block kills what is left of it."""
+class Worker:
+    """A started worker process; leaving the `with` block kills what is left of it.
 
-    def __init__(self, project: Project, key: DocumentKey, log: Path, pause_after: int | None = None) -> None:
-        task = EmbedTask(project.database.url, project.folder, key, log, pause_after)
+    Args:
+        target: what it does with the task and its end of a channel: send "ready", wait for a word, work, send a
+            report.
+        task: what it works on.
+    """
+
+    def __init__(self, target: Callable[[Any, Any], None], task: Any) -> None:
         _start_fork_server()
         self._channel, far_end = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=embed, args=(task, far_end))
+        self.process = _CONTEXT.Process(target=target, args=(task, far_end))
         self.process.start()
         far_end.close()
 
-    def __enter__(self) -> EmbedWorker:
+    def __enter__(self: W) -> W:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -83,12 +90,19 @@ class EmbedWorker:
         self.process.kill()
         self.process.join()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Any:
         """The report of a worker that runs to its end."""
-        report: dict[str, Any] = self._receive()
+        report = self._receive()
         self.process.join(PATIENCE_S)
         assert self.process.exitcode == 0
         return report
+
+
+class EmbedWorker(Worker):
+    """A worker that embeds a document with the fake encoder (see `embed_worker`)."""
+
+    def __init__(self, project: Project, key: DocumentKey, log: Path, pause_after: int | None = None) -> None:
+        super().__init__(embed, EmbedTask(project.database.url, project.folder, key, log, pause_after))
 
 
 def lines_of(log: Path) -> list[str]:

@@ -206,6 +206,7 @@ def test_small_images_are_counted_and_not_held_against_coverage(project: Project
         "failed_images",
         "skipped_images",
         "coverage",
+        "understanding_embeddings_generated",
     }
     assert (result["images_saved"], result["skipped_images"], result["coverage"]) == (2, 1, 1.0)
     assert result["failed_images"] == []
@@ -216,7 +217,7 @@ def test_the_checkpoint_is_a_count_of_the_services_workspace(project: Project) -
     service = make_service(project)
     assert service._get_embedding_checkpoint("doc") is None
     assert service._get_embedding_checkpoint("unknown") is None
-    project.embedder().embed("shop", project.ids(key)[:2])
+    project.embedder().run("shop", project.ids(key)[:2])
     assert service._get_embedding_checkpoint("doc") == 2
     service.workspace_id = "museum"
     assert service._get_embedding_checkpoint("doc") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,23 @@ import numpy as np
 from PIL import Image
 from sqlalchemy import text
 
+from embedding_assets.analysis.protocol import VisionAnalyzer
+from embedding_assets.encoders.text import TextEmbedder
+from embedding_assets.encoders.wordllama_text import WordLlamaEmbedder
 from embedding_assets.ingest.fetch import FetchPolicy
 from embedding_assets.ingest.image_store import ImageStore
 from embedding_assets.ingest.limits import IngestLimits
 from embedding_assets.ingest.posted import PostedAccess
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.assembly import UNDERSTANDING_TEMPLATE
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
+from embedding_assets.pipeline.texts import NEARBY_TEMPLATE, NearbyTextEmbedder, UnderstandingEmbedder
+from embedding_assets.pipeline.vision import VisionAnalysisRunner
 from embedding_assets.store.database import Database
 from embedding_assets.store.failures import OpenFailure, open_failures
 from embedding_assets_tests.ingest.pdf_writer import PdfWriter, draw
+from embedding_assets_tests.pipeline.fake_analyzer import FakeAnalyzer
 from embedding_assets_tests.pipeline.fake_clock import FakeClock
 from embedding_assets_tests.pipeline.fake_encoder import FakeEncoder, vector_of
 
@@ -47,12 +54,17 @@ def pdf(seeds: Sequence[int]) -> bytes:
 
 @dataclass
 class Project:
-    """Database, landing folder, image store, fake encoder and fake clock, all real but the last two."""
+    """Database, landing folder, image store and text provider, all real; fake encoder, analyser and clock.
+
+    `text_provider` makes the text embedder for a version of a text template.
+    """
 
     database: Database
     folder: Path
     clock: FakeClock = field(default_factory=FakeClock)
     encoder: FakeEncoder = field(default_factory=FakeEncoder)
+    analyzer: VisionAnalyzer = field(default_factory=FakeAnalyzer)
+    text_provider: Callable[[str], TextEmbedder] = WordLlamaEmbedder
     fetch: FetchPolicy = field(default_factory=FetchPolicy)
     limits: IngestLimits = field(default_factory=IngestLimits)
     image_store: ImageStore = field(init=False)
@@ -107,6 +119,35 @@ class Project:
             clock=self.clock,
         )
 
+    def vision_runner(self, batch_size: int = 20, max_retries: int = 3) -> VisionAnalysisRunner:
+        return VisionAnalysisRunner(
+            self.database,
+            self.image_store,
+            self.analyzer,
+            batch_size=batch_size,
+            max_retries=max_retries,
+            threads=2,
+            clock=self.clock,
+        )
+
+    def understanding_embedder(self, batch_size: int = 200, max_retries: int = 3) -> UnderstandingEmbedder:
+        return UnderstandingEmbedder(
+            self.database,
+            self.text_provider(UNDERSTANDING_TEMPLATE),
+            batch_size=batch_size,
+            max_retries=max_retries,
+            clock=self.clock,
+        )
+
+    def nearby_text_embedder(self, batch_size: int = 200, max_retries: int = 3) -> NearbyTextEmbedder:
+        return NearbyTextEmbedder(
+            self.database,
+            self.text_provider(NEARBY_TEMPLATE),
+            batch_size=batch_size,
+            max_retries=max_retries,
+            clock=self.clock,
+        )
+
     def ingested(self, key: str, seeds: Sequence[int]) -> DocumentKey:
         """A landed and ingested folder of images."""
         landed = self.land_images(key, seeds)
@@ -133,13 +174,15 @@ class Project:
         with self.database.transaction() as connection:
             return open_failures(connection, key.workspace_id, key.document_id)
 
-    def vectors(self, key: DocumentKey | None = None) -> dict[uuid.UUID, Any]:
+    def vectors(
+        self, key: DocumentKey | None = None, collection: str = "image_slig_embeddings"
+    ) -> dict[uuid.UUID, Any]:
         """Vectors by image id: of a document by their metadata, or all that there are."""
         with self.database.transaction() as connection:
-            if connection.execute(text("SELECT to_regclass('vecs.image_slig_embeddings')")).scalar() is None:
+            if connection.execute(text(f"SELECT to_regclass('vecs.{collection}')")).scalar() is None:
                 return {}
             found = connection.execute(
-                text("SELECT id, vec::text AS vec, metadata FROM vecs.image_slig_embeddings")
+                text(f"SELECT id, vec::text AS vec, metadata FROM vecs.{collection}")
             ).all()
         return {
             uuid.UUID(row.id): np.array(row.vec.strip("[]").split(","), dtype=np.float32)

@@ -43,7 +43,7 @@ def test_rows_follow_the_content_and_flags_equal_vectors_at_every_moment(
         embedded[key] = embedded.get(key, set()) & set(project.ids(key))
         if embed:
             embedder = project.embedder(batch_size=3)
-            embedder.embed(key.workspace_id, embedder.pending(key))
+            embedder.run(key.workspace_id, embedder.pending(key))
             embedded[key] = set(project.ids(key))
         for other, wanted in current.items():
             assert project.ids(other) == _expected_ids(other, wanted)

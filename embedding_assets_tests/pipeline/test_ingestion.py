@@ -25,7 +25,7 @@ POSTED = DocumentKey("shop", "posted")
 
 def embed(project: Project, key: DocumentKey) -> None:
     embedder = project.embedder()
-    embedder.embed(key.workspace_id, embedder.pending(key))
+    embedder.run(key.workspace_id, embedder.pending(key))
 
 
 @pytest.fixture
@@ -491,7 +491,7 @@ def test_an_emptied_list_removes_rows_and_vectors(project: Project) -> None:
 def test_a_checkpoint_is_a_set(project: Project) -> None:
     key = project.ingested("shop/files", [1, 2, 3])
     ids = project.ids(key)
-    project.embedder().embed("shop", [ids[1]])
+    project.embedder().run("shop", [ids[1]])
     checkpoint = read_checkpoint(project.database, key, FLAG, STAGE)
     assert (checkpoint.done, checkpoint.total, checkpoint.missing) == (1, 3, (ids[0], ids[2]))
 

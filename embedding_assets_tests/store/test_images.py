@@ -23,6 +23,7 @@ from embedding_assets.store.images import (
     load_images_to_do,
     remove_images_not_in,
     save_images,
+    skip_images,
 )
 from embedding_assets.store.spaces import SLIG, all_collections, ensure_collection
 from embedding_assets.store.vectors import write_embeddings
@@ -56,6 +57,22 @@ def test_new_images_are_inserted_known_ones_updated_and_equal_ones_left(database
         assert save_images(connection, DOC, changed) == SaveCounts(1, 2)
         assert row(connection, images[1][0]).caption == "Oak, oiled"
         assert row(connection, images[0][0]).caption is None
+
+
+def test_an_image_skipped_for_lack_of_text_is_due_again_with_a_caption(database: Database) -> None:
+    ids = make_document(database, DOC, 2, caption=None, nearby_text=None)
+    with database.transaction() as connection:
+        for stage in ("text", "understanding"):
+            assert skip_images(connection, "shop", dict.fromkeys(ids, "no text"), stage) == 2
+        assert images_lacking(connection, DOC, "has_text_embedding", "text") == []
+        first, second = found_images(DOC, 2, caption=None, nearby_text=None)
+        captioned = found_images(DOC, 1, first=1, caption="Oak, oiled", nearby_text=None)
+        save_images(connection, DOC, [first, *captioned])
+        assert captioned[0][0] == second[0]
+        assert [row(connection, i).stage_skips for i in ids] == [
+            {"text": "no text", "understanding": "no text"},
+            {"understanding": "no text"},
+        ]
 
 
 def test_saving_nothing_is_no_work(database: Database) -> None:

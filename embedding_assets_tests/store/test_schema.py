@@ -152,7 +152,9 @@ def test_flags_are_not_null_and_false_at_first(database: Database) -> None:
                 "WHERE table_name = 'document_images' AND column_name LIKE 'has\\_%'"
             )
         ).all()
-    assert {tuple(column) for column in columns} == {(flag, "NO", "false") for flag in FLAGS.values()}
+    assert {tuple(column) for column in columns} == {
+        (flag, "NO", "false") for flag in (*FLAGS.values(), "has_vision_analysis")
+    }
 
 
 @pytest.mark.parametrize("flag", INDEXED_FLAGS)

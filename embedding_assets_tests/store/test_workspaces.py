@@ -14,13 +14,16 @@ from sqlalchemy import Connection, text
 
 from embedding_assets.errors import ErrorClass
 from embedding_assets.keys import DocumentKey
-from embedding_assets.store import documents, failures, images, spaces, vectors
+from embedding_assets.store import analyses, documents, failures, images, spaces, vectors
+from embedding_assets.store.analyses import AnalysisVersion
 from embedding_assets.store.database import Database
 from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
 from embedding_assets_tests.factories import found_image, make_document, random_vectors, space
 
 OURS, THEIRS = DocumentKey("shop", "doc"), DocumentKey("rival", "doc")
 FLAG = "has_slig_embedding"
+ANALYSIS = {"description": "the product of one of them"}
+OLD, NEW = AnalysisVersion("local", "model", 1), AnalysisVersion("local", "model", 2)
 
 
 @dataclass
@@ -58,6 +61,9 @@ CALLS: dict[str, Callable[[Two], Any]] = {
         t.connection, "shop", t.all_ids, "has_color_slig", "x"
     ),
     "describe_images": lambda t: images.describe_images(t.connection, "shop", t.all_ids),
+    "skip_images": lambda t: images.skip_images(
+        t.connection, "shop", dict.fromkeys(t.all_ids, "no text"), "text"
+    ),
     "count_by_status": lambda t: images.count_by_status(t.connection, OURS),
     "count_before": lambda t: images.count_before(t.connection, OURS, "same", 2),
     "record_failures": lambda t: failures.record_failures(t.connection, [failure(i) for i in t.all_ids]),
@@ -70,6 +76,20 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "copy_known_vectors": lambda t: vectors.copy_known_vectors(
         t.connection, "shop", t.all_ids, [t.collection], stage="slig"
     ),
+    "write_analyses": lambda t: analyses.write_analyses(
+        t.connection, "shop", [(i, ANALYSIS) for i in t.all_ids], NEW, t.collection
+    ),
+    "copy_known_analyses": lambda t: analyses.copy_known_analyses(
+        t.connection, "shop", t.all_ids, OLD, t.collection
+    ),
+    "expire_analyses": lambda t: analyses.expire_analyses(t.connection, OURS, NEW),
+    "analysed_without_vector": lambda t: analyses.analysed_without_vector(
+        t.connection, "shop", None, None, 100
+    ),
+    "count_analysed_without_vector": lambda t: analyses.count_analysed_without_vector(
+        t.connection, "shop", None
+    ),
+    "drop_unflagged": lambda t: vectors.drop_unflagged(t.connection, "shop", "doc", t.collection),
     "refresh_metadata": lambda t: vectors.refresh_metadata(t.connection, "shop", "doc", t.collection),
     "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
 }
@@ -89,7 +109,7 @@ NOT_OF_A_WORKSPACE = {
 def public_functions() -> set[str]:
     return {
         name
-        for module in (documents, failures, images, spaces, vectors)
+        for module in (analyses, documents, failures, images, spaces, vectors)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -134,6 +154,9 @@ def test_a_call_for_one_workspace_neither_shows_nor_touches_another(database: Da
         )
         # stale metadata, which a refresh would mend
         connection.execute(text("UPDATE document_images SET page_number = 99 WHERE workspace_id = 'rival'"))
+        analyses.write_analyses(
+            connection, "rival", [(i, {"description": "a rival's secret"}) for i in their_ids], OLD, None
+        )
     with database.transaction() as connection:
         before = snapshot(connection)
         assert all(before)

@@ -1,0 +1,240 @@
+"""An asset that does one stage's work on each document's images; made by `make_stage_asset`.
+
+    upstream --> plan_<stage> --(one step for several batches)--> embed_<stage> --> finish_<stage>
+                   |  what is to do, from the database                 ^               |
+                   +--- the plan --------------------------------------|---------------+
+
+`finish_<stage>` trusts neither the plan nor what the mapped steps handed over: it counts in the database.
+Re-executing a killed run from failure drops the mapped steps that had not started, and the collecting op
+then simply gets fewer items and succeeds (dagster #20925, #30077, #30248, #30972).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import dagster as dg
+from pydantic import Field
+
+from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, coverage_metadata, translated_errors
+from embedding_assets.defs.partitions import documents
+from embedding_assets.defs.resources import PipelineResource
+from embedding_assets.errors import DocumentError
+from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.planning import Step, batches_per_step, plan_steps
+from embedding_assets.pipeline.report import StageReport
+from embedding_assets.pipeline.stage_runner import AnyRunner
+from embedding_assets.pipeline.verification import DocumentOutcome, verify_documents
+from embedding_assets.store.documents import get_document
+
+
+class StageConfig(dg.Config):
+    """How a stage works on the images of a run. What is left out is taken from the settings."""
+
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Images worked on and committed together (default: the setting).",
+    )
+    max_retries: int | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="Tries of an image after its first, 2, 4, 8 s apart (setting: 3).",
+    )
+    min_coverage: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Embedded / (images - skipped) that a document needs to be materialized (setting: 0.95).",
+    )
+
+
+OpenRunner = Callable[[PipelineResource, int | None, int | None], AnyRunner]
+"""Makes a stage's runner for a batch size and a number of retries; None takes the setting."""
+
+
+@dataclass(frozen=True)
+class StageAsset:
+    """What tells one stage's asset from another's.
+
+    Attributes:
+        name: the asset's.
+        stage: the stage's name, which its ops carry.
+        verb: what the mapped op does, for its name.
+        upstream: the asset that it needs.
+        open_runner: makes the runner.
+        description: for the UI.
+        kinds: for the UI.
+    """
+
+    name: str
+    stage: str
+    verb: str
+    upstream: str
+    open_runner: OpenRunner
+    description: str
+    kinds: Sequence[str]
+
+
+def make_stage_asset(what: StageAsset, documents_per_run: int) -> dg.AssetsDefinition:
+    """The asset, with as many documents in a run of a backfill as the setting says."""
+    key = dg.AssetKey(what.name)
+    plan_name, work_name, finish_name = (f"{verb}_{what.stage}" for verb in ("plan", what.verb, "finish"))
+
+    @dg.config_mapping
+    def same_for_all_ops(val: StageConfig) -> dict[str, Any]:
+        config = {"config": val.model_dump(exclude_none=True)}
+        return {plan_name: config, work_name: config, finish_name: config}
+
+    @dg.op(
+        name=plan_name,
+        ins={"upstream": dg.In(dg.Nothing)},
+        out={"steps": dg.DynamicOut(dict), "plan": dg.Out(dict)},
+        retry_policy=INFRASTRUCTURE_RETRY,
+    )
+    def plan(context: dg.AssetExecutionContext, config: StageConfig, pipeline: PipelineResource):  # type: ignore[no-untyped-def]
+        """Reads from the database which images are to do, and cuts them into steps of full batches."""
+        with translated_errors(context):
+            settings = pipeline.settings()
+            runner = what.open_runner(pipeline, config.batch_size, config.max_retries)
+            runner.preflight()
+            pending: list[tuple[DocumentKey, list[UUID]]] = []
+            unknown: list[DocumentKey] = []
+            for text in context.partition_keys:
+                document_key = DocumentKey.parse(text)
+                with runner.database.transaction() as connection:
+                    document = get_document(connection, document_key)
+                if document is None or document.status == "registered":
+                    unknown.append(document_key)
+                    context.log.error(
+                        f"document {document_key} is not ingested yet: materialize its document_images first"
+                    )
+                else:
+                    pending.append((document_key, runner.pending(document_key)))
+            if unknown and not pending:
+                raise DocumentError(
+                    f"{', '.join(map(str, unknown[:20]))}: not ingested yet",
+                    hint="materialize document_images first",
+                )
+            batches = batches_per_step(settings.batches_per_step, runner.batch_size, runner.speed())
+            steps = plan_steps(pending, runner.batch_size, batches)
+        context.log.info(
+            f"{sum(len(ids) for _, ids in pending)} images of {len(pending)} documents to do "
+            f"in {len(steps)} steps of up to {batches} batches of {runner.batch_size}; {runner.describe()}"
+        )
+        for number, step in enumerate(steps):
+            value = {"workspace_id": step.workspace_id, "image_ids": [str(i) for i in step.image_ids]}
+            yield dg.DynamicOutput(value, mapping_key=f"step_{number:05d}", output_name="steps")
+        yield dg.Output(
+            {"steps": len(steps), "planned": {str(k): len(ids) for k, ids in pending}}, output_name="plan"
+        )
+
+    @dg.op(name=work_name, retry_policy=INFRASTRUCTURE_RETRY)
+    def work(
+        context: dg.AssetExecutionContext,
+        config: StageConfig,
+        pipeline: PipelineResource,
+        step: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Works on the images of one step; each batch is committed by itself."""
+        with translated_errors(context):
+            runner = what.open_runner(pipeline, config.batch_size, config.max_retries)
+            planned = Step(step["workspace_id"], tuple(UUID(i) for i in step["image_ids"]))
+            report = runner.run(planned.workspace_id, planned.image_ids, run_id=context.run.run_id)
+        context.log.info(
+            f"{report.embedded} images done ({report.copied} copied), {report.skipped} skipped, "
+            f"{len(report.failed)} failed, {report.images_per_second:.1f} images/s; decode {report.decode_s:.2f} s, "
+            f"encode {report.encode_s:.2f} s, write {report.write_s:.2f} s, wait {report.wait_s:.2f} s"
+        )
+        return report.summary()
+
+    @dg.op(name=finish_name, out=dg.Out(dg.Nothing), retry_policy=INFRASTRUCTURE_RETRY)
+    def finish(
+        context: dg.AssetExecutionContext,
+        config: StageConfig,
+        pipeline: PipelineResource,
+        plan: dict[str, Any],
+        summaries: list[dict[str, Any]],
+    ) -> None:
+        """Counts in the database, and materializes the documents that are complete."""
+        with translated_errors(context):
+            settings = pipeline.settings()
+            minimum = settings.min_coverage if config.min_coverage is None else config.min_coverage
+            runner = what.open_runner(pipeline, config.batch_size, config.max_retries)
+            keys = [DocumentKey.parse(text) for text in context.partition_keys]
+            outcomes = verify_documents(runner.database, keys, runner.flag, runner.stage, minimum)
+            total = StageReport.total(summaries)
+            busy = total["elapsed_s"] - total["wait_s"]
+            speed = total["embedded"] / busy if busy > 0 else 0.0
+            if total["encoded"] >= runner.batch_size and speed > 0:
+                runner.remember_speed(speed)
+        shared: dict[str, dg.MetadataValue] = {
+            "images_per_second": dg.MetadataValue.float(round(speed, 3)),
+            "decode_seconds": dg.MetadataValue.float(round(total["decode_s"], 3)),
+            "encode_seconds": dg.MetadataValue.float(round(total["encode_s"], 3)),
+            "write_seconds": dg.MetadataValue.float(round(total["write_s"], 3)),
+            "wait_seconds": dg.MetadataValue.float(round(total["wait_s"], 3)),
+            "retries": dg.MetadataValue.int(int(total["retries"])),
+            "tokens": dg.MetadataValue.int(int(total["tokens"])),
+            "model": dg.MetadataValue.text(runner.describe()),
+        }
+        incomplete = [outcome for outcome in outcomes if not outcome.complete]
+        for outcome in outcomes:
+            metadata = {**coverage_metadata(outcome.coverage, outcome.failures), **shared}
+            if not incomplete:
+                context.add_asset_metadata(metadata, partition_key=str(outcome.key))
+            elif outcome.complete:
+                # The step is about to fail, for the sake of the others; this one is done, so it is materialized.
+                context.log_event(
+                    dg.AssetMaterialization(asset_key=key, partition=str(outcome.key), metadata=metadata)
+                )
+        if incomplete:
+            raise _not_complete(context, plan, len(summaries), incomplete, minimum, len(outcomes))
+
+    @dg.graph_asset(
+        name=what.name,
+        description=what.description,
+        ins={"upstream": dg.AssetIn(key=what.upstream, dagster_type=dg.Nothing)},
+        config=same_for_all_ops,
+        partitions_def=documents,
+        backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=documents_per_run),
+        group_name="embeddings",
+        kinds=set(what.kinds),
+    )
+    def stage_asset(upstream):  # type: ignore[no-untyped-def]
+        steps, planned = plan(upstream)
+        return finish(planned, steps.map(work).collect())
+
+    return stage_asset
+
+
+def _not_complete(
+    context: dg.AssetExecutionContext,
+    plan: dict[str, Any],
+    reported: int,
+    incomplete: list[DocumentOutcome],
+    minimum: float,
+    total: int,
+) -> dg.Failure:
+    lines = [
+        f"{len(incomplete)} of {total} documents are not complete. What was done is saved; "
+        "materialize them again to do what is missing."
+    ]
+    if reported < plan["steps"]:
+        lines.append(
+            f"{plan['steps'] - reported} of {plan['steps']} planned steps did not run in this execution."
+        )
+    lines += [outcome.reason(minimum) for outcome in incomplete[:20]]
+    metadata: dict[str, dg.MetadataValue] = {}
+    if len(incomplete) == 1:
+        metadata = coverage_metadata(incomplete[0].coverage, incomplete[0].failures)
+    for outcome in incomplete:
+        for failure in outcome.failures[:5]:
+            context.log.error(
+                f"{outcome.key}: {failure.path or 'document'} (page {failure.page_number}) at {failure.stage}, "
+                f"{failure.error_class}, {failure.attempts} attempts: {failure.message}"
+            )
+    return dg.Failure(description="\n".join(lines), metadata=metadata, allow_retries=False)
