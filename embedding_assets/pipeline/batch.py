@@ -181,8 +181,8 @@ class BatchRunner(Generic[In, Out]):
         return verdicts
 
     def _call(self, group: list[_Work[In]], verdicts: _Verdicts[In, Out], *, isolate: bool) -> None:
-        """Calls the stage for a group; splits it where that is what the error asks for."""
-        while True:
+        """Calls the stage for a group, again while it is throttled; splits it where the error asks for it."""
+        while group:
             try:
                 outputs = self._timed_call([work.prepared for work in group])
             except Exception as error:  # noqa: BLE001 (every class of error is dealt with below)
@@ -191,24 +191,22 @@ class BatchRunner(Generic[In, Out]):
                 self._failures_in_a_row += 1
                 self._divide(group, error, verdicts, isolate=isolate)
                 return
-            break
-        self._failures_in_a_row = 0
-        throttled: list[_Work[In]] = []
-        patience: ThrottledError | None = None
-        for work, output in zip(group, outputs, strict=True):
-            if isinstance(output, ThrottledError):
-                throttled.append(work)
-                patience = output
-            elif isinstance(output, Exception):
-                self._judge(work, output, verdicts)
-            else:
-                verdicts.done.append((work.item, output))
-        if patience is not None:
-            if self._throttle(patience):
-                self._call(throttled, verdicts, isolate=isolate)
-            else:
+            self._failures_in_a_row = 0
+            throttled: list[_Work[In]] = []
+            patience: ThrottledError | None = None
+            for work, output in zip(group, outputs, strict=True):
+                if isinstance(output, ThrottledError):
+                    throttled.append(work)
+                    patience = output
+                elif isinstance(output, Exception):
+                    self._judge(work, output, verdicts)
+                else:
+                    verdicts.done.append((work.item, output))
+            if patience is not None and not self._throttle(patience):
                 for work in throttled:
                     self._judge(work, patience, verdicts)
+                return
+            group = throttled
 
     def _divide(
         self, group: list[_Work[In]], error: Exception, verdicts: _Verdicts[In, Out], *, isolate: bool

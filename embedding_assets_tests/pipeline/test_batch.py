@@ -210,6 +210,15 @@ def test_a_single_throttled_item_is_asked_again_alone() -> None:
     assert clock.sleeps == [3]
 
 
+def test_an_item_may_be_throttled_thousands_of_times() -> None:
+    stage = ScriptedStage(
+        lambda inputs, n: [ThrottledError("429", retry_after=0.1) if n <= 3_000 else i for i in inputs]
+    )
+    clock, report = run(stage, count=1)
+    assert len(clock.sleeps) == 3_000
+    assert (report.embedded, report.failed) == (1, [])
+
+
 def test_a_batch_that_is_too_large_is_halved_and_the_size_remembered() -> None:
     def behave(inputs: list[int], n: int) -> Sequence[int | Exception]:
         if len(inputs) > 5:
