@@ -84,7 +84,9 @@ def test_a_kill_half_way_costs_at_most_one_batch_of_provider_calls(
     assert project.vectors(collection=UNDERSTANDING).keys() == set(project.ids(key))
     assert project.failures(key) == []
     # A clean pass makes one chat request an image, and one request for the vectors of a full batch of texts.
-    assert len({image_of(request) for request in chat.requests}) == IMAGES
+    # The kill may have cut a request off while it was being sent: it counts as a call, but holds no image.
+    whole = [request for request in chat.requests if request.body.get("messages")]
+    assert len({image_of(request) for request in whole}) == IMAGES
     assert IMAGES <= len(chat.requests) <= IMAGES + IMAGE_BATCH
     assert EMBED_REQUESTS <= len(voyage.requests) <= EMBED_REQUESTS + 1
     if embedded:
