@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     slig_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format of the model. `auto` takes the fastest that passes a self-check."
     )
+    aspect_method: Literal["subspace", "blend"] = Field(
+        "subspace",
+        description="How colour, texture, style and material vectors are made from the visual one.",
+    )
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: one per core, 8 at most."
     )
