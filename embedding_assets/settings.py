@@ -176,6 +176,17 @@ class Settings(BaseSettings):
     )
     documents_per_run: int = Field(50, ge=1, le=1000, description="Documents in one run of a backfill.")
 
+    # -- search ----------------------------------------------------------------------------------------------
+    search_candidates: int = Field(
+        100, ge=100, le=1000, description="Nearest images that a search asks of each arm's index."
+    )
+    search_timeout_s: float = Field(
+        10.0, gt=0, le=600, description="Seconds that one statement of a search may take."
+    )
+    query_cache_size: int = Field(
+        1000, ge=0, le=1_000_000, description="Vectors of query texts that a process keeps."
+    )
+
     # -- services --------------------------------------------------------------------------------------------
     dagster_host: str = Field("127.0.0.1", description="Address that the Dagster UI listens on.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")

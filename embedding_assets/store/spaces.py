@@ -105,6 +105,17 @@ def active_collections(connection: Connection) -> dict[str, Collection]:
     return {row.logical_name: _to_collection(row) for row in rows}
 
 
+def existing_collections(connection: Connection) -> dict[str, Collection]:
+    """The active collections whose table is there, by logical name: somebody may have dropped one."""
+    rows = connection.execute(
+        text(
+            "SELECT s.* FROM embedding_spaces s "
+            "JOIN pg_tables t ON t.schemaname = 'vecs' AND t.tablename = s.collection WHERE s.active ORDER BY s.id"
+        )
+    ).all()
+    return {row.logical_name: _to_collection(row) for row in rows}
+
+
 def all_collections(connection: Connection) -> list[Collection]:
     """Every registered collection, active or not (maintenance: not scoped to a workspace)."""
     rows = connection.execute(text("SELECT * FROM embedding_spaces ORDER BY id")).all()
