@@ -174,7 +174,7 @@ def load_images(
             name: ensure_collection(connection, name, EmbeddingSpace("benchmark", name, "none", dimension))
             for name, dimension in dimensions.items()
         }
-    _copy(
+    copy_in(
         database,
         "COPY documents (workspace_id, document_id, source_kind, content_hash, status) FROM STDIN",
         "".join(f"{key.workspace_id}\t{key.document_id}\tfolder\tbenchmark\tingested\n" for key in keys),
@@ -188,7 +188,7 @@ def load_images(
             f"{i}\t{key.workspace_id}\t{key.document_id}\t{index}\t0\t{digest}\tready\t{index}.jpg\t{index}.jpg\t"
             f"{index // 4 + 1}\t{caption}" + "\ttrue" * len(flags) + "\n"
         )
-    _copy(
+    copy_in(
         database,
         "COPY document_images (id, workspace_id, document_id, image_index, occurrence, content_hash, status, "
         f"reference, store_key, page_number, caption{''.join(f', {flag}' for flag in flags)}) FROM STDIN",
@@ -209,7 +209,7 @@ def load_images(
         vectors = clustered_vectors(count, collection.dimension, seed + number, labels)
         for first in range(0, count, CHUNK):
             part = slice(first, first + CHUNK)
-            _copy(
+            copy_in(
                 database,
                 f"COPY {collection.qualified} (id, vec, metadata) FROM STDIN BINARY",
                 encode_copy(ids[part], vectors[part], metadata[part]),
@@ -219,7 +219,8 @@ def load_images(
     return LoadedImages(ids, [key.workspace_id for key in owners], labels, collections)
 
 
-def _copy(database: Database, statement: str, data: str | bytes) -> None:
+def copy_in(database: Database, statement: str, data: str | bytes) -> None:
+    """COPY ... FROM STDIN in a transaction of its own."""
     source = io.StringIO(data) if isinstance(data, str) else io.BytesIO(data)
     with database.transaction() as connection, closing(connection.connection.cursor()) as cursor:
         cursor.copy_expert(statement, source, size=2**20)
