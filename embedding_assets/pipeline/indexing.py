@@ -38,6 +38,7 @@ from embedding_assets.store.indexes import (
     FoundIndex,
     Kind,
     VectorIndex,
+    building_pid,
     find_indexes,
     metadata_index_name,
     vector_index_name,
@@ -148,22 +149,26 @@ class IndexBuilder:
         with self.database.transaction() as connection:
             rows = connection.execute(text(f"SELECT count(*) FROM {collection.qualified}")).scalar_one()
             found = find_indexes(connection, collection)
-        if any(index.is_leftover for index in found):
-            names = drop_leftovers(self._direct, collection)
-            logger.warning("dropped what broken-off builds have left: %s", ", ".join(names))
-        vector = self._vector_index(collection, rows, found, rebuild)
-        metadata = self._metadata_index(collection, rows, found, rebuild)
-        with self.database.transaction() as connection:
+            builder = building_pid(connection, collection)
+        if builder is not None:
+            vector, metadata = _left_to(builder, found)
+        else:
+            if any(index.is_leftover for index in found):
+                names = drop_leftovers(self._direct, collection)
+                logger.warning("dropped what broken-off builds have left: %s", ", ".join(names))
+            vector = self._vector_index(collection, rows, found, rebuild)
+            metadata = self._metadata_index(collection, rows, found, rebuild)
             if rows:
                 # Autovacuum would do it within minutes; until then, the planner of a just filled table is blind.
-                connection.execute(text(f"ANALYZE {collection.qualified}"))
+                with self.database.transaction() as connection:
+                    connection.execute(text(f"ANALYZE {collection.qualified}"))
+        with self.database.transaction() as connection:
             there = {index.name: index for index in find_indexes(connection, collection)}
         kind = there[vector.name].cosine_kind if vector.name in there else None
         recall = self._recall(collection, VectorIndex(kind, vector.name)) if kind and vector.name else None
         if kind and recall is None:
-            vector = replace(
-                vector, notes=(*vector.notes, "recall can't be measured: Postgres does not use it")
-            )
+            note = "recall can't be measured: Postgres does not use it"
+            vector = replace(vector, notes=(*vector.notes, note))
         return IndexReport(
             collection.logical_name,
             collection.table,
@@ -236,13 +241,6 @@ class IndexBuilder:
         valid = [index for index in ours if index.valid]
         superseded = [index for index in valid if index.name != wanted.name]
         leftover = any(index.is_leftover for index in ours)
-        for index in ours:
-            if index.builder_pid is not None:
-                reason = (
-                    f"{index.name} is being built by server process {index.builder_pid}, for another client"
-                )
-                serving = valid[0].name if valid else None
-                return IndexOutcome(Action.KEPT if serving else Action.SKIPPED, serving, reason)
         if len(superseded) < len(valid):
             self._drop(superseded)
             if not rebuild:
@@ -275,6 +273,19 @@ class IndexBuilder:
         with self.database.transaction() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             return measure_recall(connection, collection, index, ef_search=RECALL_EF_SEARCH)
+
+
+def _left_to(builder: int, found: list[FoundIndex]) -> tuple[IndexOutcome, IndexOutcome]:
+    """Outcomes where another client is building an index of the collection: what is valid serves on."""
+    reason = (
+        f"server process {builder} is building an index here for another client; call again when it is done"
+    )
+    outcomes = []
+    for of_vectors in (True, False):
+        valid = [i.name for i in found if i.valid and i.is_ours and i.is_vector == of_vectors]
+        action = Action.KEPT if valid else Action.SKIPPED
+        outcomes.append(IndexOutcome(action, valid[0] if valid else None, reason))
+    return outcomes[0], outcomes[1]
 
 
 def _built(action: Action, name: str, reason: str, build: Build) -> IndexOutcome:

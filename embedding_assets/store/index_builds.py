@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError
 
-from embedding_assets.errors import EmbeddingAssetsError, IndexBuildRunning, SettingsError
+from embedding_assets.errors import EmbeddingAssetsError, FatalError, IndexBuildRunning, SettingsError
 from embedding_assets.store.database import Database
 from embedding_assets.store.indexes import Kind, find_indexes
 from embedding_assets.store.spaces import Collection
@@ -63,6 +64,16 @@ class Build:
 
     seconds: float
     notes: tuple[str, ...] = ()
+
+
+class _Notices:
+    """What the server says meanwhile; not iterable, as SQLAlchemy empties psycopg2's own list after each statement."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def append(self, notice: str) -> None:
+        self.said.append(notice)
 
 
 @contextmanager
@@ -255,12 +266,12 @@ def _attempt(database: Database, statement: str, need_mb: int, limits: BuildLimi
                 f"were asked for, {in_force.workers} processes beside the first): a pooler keeps ours from it; "
                 "set direct_database_url"
             )
-        notices = connection.connection.dbapi_connection.notices  # type: ignore[union-attr]
-        notices.clear()
+        notices = _Notices()
+        connection.connection.dbapi_connection.notices = notices  # type: ignore[union-attr]
         start = time.perf_counter()
         _run(connection, statement)
         seconds = time.perf_counter() - start
-        for notice in notices:
+        for notice in notices.said:
             if found := _TOO_SMALL.search(notice):
                 notes.append(
                     f"slow: after {int(found[1]):,} rows the graph no longer fitted into {in_force.memory} MiB of "
@@ -280,6 +291,10 @@ def _run(connection: Connection, statement: str) -> None:
         work = pool.submit(connection.exec_driver_sql, statement)
         try:
             work.result()
+        except (
+            DataError
+        ) as error:  # the statement's own, or of a row that a vecs client wrote: no image's fault
+            raise FatalError(f"the index can't be built: {str(error.orig).splitlines()[0]}") from error
         except BaseException:
             if not work.done():
                 connection.connection.dbapi_connection.cancel()  # type: ignore[union-attr]

@@ -76,7 +76,7 @@ def _found_by(
         f"(SELECT vec::{kind} FROM {collection.qualified} WHERE id = :id) LIMIT {int(k) + 1}"
     )
     plan = connection.execute(text(f"EXPLAIN {statement}"), {"id": ids[0]}).scalars()
-    if not any(index.name in line for line in plan):
+    if not any(f"using {index.name} on" in line.replace('"', "") for line in plan):
         return None
     found = {}
     for query in ids:
