@@ -12,6 +12,7 @@ from embedding_assets.defs.assets.understanding import (
     UNDERSTANDING_EMBEDDINGS,
     VISION_ANALYSIS,
 )
+from embedding_assets.defs.assets.vector_indexes import vector_indexes
 from embedding_assets.defs.jobs import JOBS
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.settings import load_settings
@@ -32,6 +33,7 @@ def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
         assets = [
             make_document_images(documents_per_run),
             *(make_stage_asset(stage, documents_per_run) for stage in STAGES),
+            vector_indexes,
         ]
     return dg.Definitions(
         assets=assets,

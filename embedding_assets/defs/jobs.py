@@ -45,4 +45,12 @@ process_document = dg.define_asset_job(
     description="The whole way: reads documents, embeds and understands their images.",
 )
 
-JOBS = [ingest_document, embed_document, understand_document, process_document]
+rebuild_indexes = dg.define_asset_job(
+    "rebuild_indexes",
+    selection=["vector_indexes"],
+    tags=RETRY_TAGS,
+    description="Builds the vector indexes that are missing, broken or of other settings, while searches go on; "
+    "with `rebuild: true` all of them.",
+)
+
+JOBS = [ingest_document, embed_document, understand_document, process_document, rebuild_indexes]

@@ -20,7 +20,16 @@ PARENTS = {
     "understanding_embeddings": {"vision_analysis"},
     "text_embeddings": {"document_images"},
 }
-JOBS = {"ingest_document", "embed_document", "understand_document", "process_document"}
+UNPARTITIONED = {
+    "vector_indexes": {"slig_embeddings", "understanding_embeddings", "text_embeddings"},
+}
+JOBS = {
+    "ingest_document",
+    "embed_document",
+    "understand_document",
+    "process_document",
+    "rebuild_indexes",
+}
 OPS = {
     "slig_embeddings": {"plan_slig", "embed_slig", "finish_slig"},
     "vision_analysis": {"plan_vision", "analyze_vision", "finish_vision"},
@@ -67,7 +76,7 @@ def test_assets_are_partitioned_by_document_and_run_in_chunks_in_this_process(
 ) -> None:
     dagster.configure(documents_per_run=7)
     graph = dagster.defs.resolve_asset_graph()
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == set(PARENTS)
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {*PARENTS, *UNPARTITIONED}
     for name, parents in PARENTS.items():
         node = graph.get(dg.AssetKey(name))
         assert isinstance(node.partitions_def, dg.DynamicPartitionsDefinition)
@@ -75,6 +84,14 @@ def test_assets_are_partitioned_by_document_and_run_in_chunks_in_this_process(
         assert node.backfill_policy == dg.BackfillPolicy.multi_run(max_partitions_per_run=7)
         assert node.description
         assert node.parent_keys == {dg.AssetKey(parent) for parent in parents}
+
+
+@pytest.mark.parametrize("name", sorted(UNPARTITIONED))
+def test_assets_over_the_whole_corpus_have_no_partitions(dagster: DagsterProject, name: str) -> None:
+    node = dagster.defs.resolve_asset_graph().get(dg.AssetKey(name))
+    assert node.partitions_def is None
+    assert node.description
+    assert node.parent_keys == {dg.AssetKey(parent) for parent in UNPARTITIONED[name]}
 
 
 @pytest.mark.parametrize("name", sorted(JOBS))
