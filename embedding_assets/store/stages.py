@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from embedding_assets.settings import Settings
+from embedding_assets.store.models import FLAGS
+
 SLIG = "slig"
 VISION = "vision"
 UNDERSTANDING = "understanding"
 TEXT = "text"
+
+
+@dataclass(frozen=True)
+class CountedStage:
+    """A stage whose coverage is counted.
+
+    Attributes:
+        name: the stage's name in failure records.
+        flag: column of document_images that says that the stage has done an image.
+        asset: the asset that does the stage's work.
+    """
+
+    name: str
+    flag: str
+    asset: str
+
+
+STAGES = (
+    CountedStage(SLIG, FLAGS["image_slig_embeddings"], "slig_embeddings"),
+    CountedStage(VISION, "has_vision_analysis", "vision_analysis"),
+    CountedStage(UNDERSTANDING, FLAGS["image_understanding_embeddings"], "understanding_embeddings"),
+    CountedStage(TEXT, FLAGS["image_text_embeddings"], "text_embeddings"),
+)
+"""In the order in which they are run."""
 
 _NEEDS = {UNDERSTANDING: "i.has_vision_analysis"}
 _INHERITS = {UNDERSTANDING: (VISION,)}
@@ -14,6 +43,12 @@ _INHERITS = {UNDERSTANDING: (VISION,)}
 _EXCUSED = {
     TEXT: "i.status IN ('rejected', 'pending') AND coalesce(i.caption, '') = '' AND coalesce(i.nearby_text, '') = ''"
 }
+
+
+def stages_in_use(settings: Settings) -> list[CountedStage]:
+    """The stages that the settings ask for: without vision analysis, there is nothing to understand."""
+    unused = (VISION, UNDERSTANDING) if settings.vision_provider == "off" else ()
+    return [stage for stage in STAGES if stage.name not in unused]
 
 
 def excused_by(stage: str) -> str:
