@@ -4,23 +4,20 @@ materializations, as many as wanted in minutes."""
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from embedding_assets.encoders.protocol import EmbeddingSpace
 from embedding_assets.keys import DocumentKey
-from embedding_assets.settings import Settings
 from embedding_assets.store.database import Database
 from embedding_assets.store.models import FLAGS
-from embedding_assets.store.spaces import ensure_collection
+from embedding_assets.store.spaces import active_collection, ensure_collection
 from embedding_assets.store.vectors import METADATA
 
 WORKSPACE = "bench"
 IMAGES_PER_DOCUMENT = 10
-DIMENSION = 8
-"""Numbers in a vector. Longer ones lie outside their row (TOAST), which nothing measured here reads."""
-
 ASSETS = (
     "document_images",
     "slig_embeddings",
@@ -39,7 +36,19 @@ _NEARBY = "Rectified porcelain, slip rating R10, frost resistant, suited to unde
 
 def document_key(number: int) -> DocumentKey:
     """The key of a document by its number."""
-    return DocumentKey(WORKSPACE, f"catalogue-{number:06d}")
+    return DocumentKey(WORKSPACE, f"catalogue-{number:06d}.pdf")
+
+
+_NAME = "'catalogue-' || lpad(d::text, 6, '0') || '.pdf'"
+"""The same as SQL, from the number `d`."""
+
+
+def land_documents(landing: str, first: int, last: int) -> None:
+    """Puts a small file for each document into the landing folder."""
+    folder = Path(landing) / WORKSPACE
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, last):
+        (folder / document_key(number).document_id).write_bytes(b"%PDF-1.7 " + str(number).encode())
 
 
 def fill_rows(database: Database, first: int, last: int) -> float:
@@ -51,7 +60,7 @@ def fill_rows(database: Database, first: int, last: int) -> float:
             text(
                 "INSERT INTO documents (workspace_id, document_id, source_kind, source_uri, content_hash, title, "
                 "page_count, status, ingested_at) "
-                "SELECT :workspace, 'catalogue-' || lpad(d::text, 6, '0'), 'pdf', '/landing/' || d, md5(d::text), "
+                f"SELECT :workspace, {_NAME}, 'pdf', '/landing/' || d, md5(d::text), "
                 "'Catalogue ' || d, 12, 'ingested', now() FROM generate_series(:first, :last) d"
             ),
             range_,
@@ -63,7 +72,7 @@ def fill_rows(database: Database, first: int, last: int) -> float:
                 "status, reference, store_key, image_format, width, height, byte_size, page_number, position, "
                 "caption, nearby_text, quality_score, vision_analysis, vision_provider, vision_model, "
                 f"vision_version, vision_analyzed_at, has_vision_analysis, {flags}) "
-                "SELECT md5('image ' || d || ' ' || n)::uuid, :workspace, 'catalogue-' || lpad(d::text, 6, '0'), n, "
+                f"SELECT md5('image ' || d || ' ' || n)::uuid, :workspace, {_NAME}, n, "
                 "0, encode(sha256(convert_to(d || ' ' || n, 'UTF8')), 'hex'), 'ready', 'page ' || n, "
                 "'ab/' || md5(d || ' ' || n) || '.jpg', 'JPEG', 1024, 768, 120000, n + 1, 0, 'Figure ' || n, "
                 ":nearby, 0.5, CAST(:analysis AS jsonb), 'local', 'demo', 'local:demo:1', now(), true, "
@@ -73,17 +82,20 @@ def fill_rows(database: Database, first: int, last: int) -> float:
             {**range_, "analysis": _ANALYSIS, "nearby": _NEARBY},
         )
         for name in FLAGS:
-            space = EmbeddingSpace(
-                model=f"benchmark of {name}", weights="none", preprocessing="none", dimension=DIMENSION
+            collection = active_collection(connection, name) or ensure_collection(
+                connection, name, EmbeddingSpace(f"benchmark of {name}", "none", "none", 8)
             )
-            collection = ensure_collection(connection, name, space)
             connection.execute(
                 text(
                     f"INSERT INTO {collection.qualified} (id, vec, metadata) SELECT i.id::text, "
-                    f"array_fill(0.35::real, ARRAY[{DIMENSION}])::vector, {METADATA} FROM document_images i "
-                    "WHERE i.workspace_id = :workspace AND i.document_id >= 'catalogue-' || lpad(:first, 6, '0')"
+                    f"CAST(:vector AS vector), {METADATA} FROM document_images i "
+                    "WHERE i.workspace_id = :workspace AND i.document_id >= :first"
                 ),
-                {"workspace": WORKSPACE, "first": str(first)},
+                {
+                    "workspace": WORKSPACE,
+                    "first": document_key(first).document_id,
+                    "vector": str([round(collection.dimension**-0.5, 6)] * collection.dimension),
+                },
             )
     _vacuum(database.engine, ["documents", "document_images", *(f'vecs."{name}"' for name in FLAGS)])
     return time.perf_counter() - start
@@ -96,7 +108,7 @@ def _vacuum(engine: Engine, tables: list[str]) -> None:
             connection.execute(text(f"VACUUM ANALYZE {table}"))
 
 
-def fill_instance(instance: Any, settings: Settings, first: int, last: int) -> float:
+def fill_instance(instance: Any, first: int, last: int) -> float:
     """Registers the partitions and writes one materialization each of the five assets; returns the seconds.
 
     One materialization of each asset is reported to Dagster, and its row copied for the other documents.
@@ -106,8 +118,7 @@ def fill_instance(instance: Any, settings: Settings, first: int, last: int) -> f
     from embedding_assets.defs.partitions import documents
 
     start = time.perf_counter()
-    assert settings.dagster_database_url is not None or documents.name
-    engine = create_engine(instance_url(instance))
+    engine = create_engine(str(instance.event_log_storage.postgres_url))
     template = str(document_key(last - 1))
     for asset in ASSETS:
         numbers = {"images": 10, "embedded": 10, "skipped": 0, "rejected": 0, "missing": 0, "coverage": 1.0}
@@ -122,7 +133,7 @@ def fill_instance(instance: Any, settings: Settings, first: int, last: int) -> f
         connection.execute(
             text(
                 "INSERT INTO dynamic_partitions (partitions_def_name, partition) SELECT :name, "
-                f"'{WORKSPACE}/catalogue-' || lpad(d::text, 6, '0') FROM generate_series(:first, :last) d"
+                f"'{WORKSPACE}/' || {_NAME} FROM generate_series(:first, :last) d"
             ),
             {"name": documents.name, "first": first, "last": last - 1},
         )
@@ -139,14 +150,9 @@ def _copy_materialization(connection: Connection, asset: str, template: str, fir
             "INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition) "
             "SELECT run_id, replace(event, :template, p), dagster_event_type, timestamp, step_key, asset_key, p "
             "FROM event_logs e, LATERAL (SELECT "
-            f"'{WORKSPACE}/catalogue-' || lpad(d::text, 6, '0') AS p FROM generate_series(:first, :last) d) names "
+            f"'{WORKSPACE}/' || {_NAME} AS p FROM generate_series(:first, :last) d) names "
             "WHERE e.partition = :template AND e.asset_key = :asset AND p <> :template "
             "AND e.dagster_event_type = 'ASSET_MATERIALIZATION'"
         ),
         {"template": template, "asset": f'["{asset}"]', "first": first, "last": last},
     )
-
-
-def instance_url(instance: Any) -> str:
-    """URL of the instance's Postgres storage."""
-    return str(instance.event_log_storage.postgres_url)
