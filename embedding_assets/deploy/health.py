@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from embedding_assets.deploy.instance import apply_dagster_environment
 from embedding_assets.errors import EmbeddingAssetsError
@@ -136,6 +137,14 @@ def _check_partitions(settings: Settings) -> Check:
             registered = count_partitions(instance)
     except EmbeddingAssetsError as error:
         return _error("partitions", error)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        return Check(
+            "partitions",
+            Status.ERROR,
+            f"Dagster's storage can't be read: {reason}",
+            f"check {PREFIX}DAGSTER_DATABASE_URL",
+        )
     warning = capacity_warning(registered, settings.supported_partitions)
     if warning:
         return Check("partitions", Status.WARNING, warning)
