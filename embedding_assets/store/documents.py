@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -126,6 +127,23 @@ def list_workspaces(connection: Connection) -> list[str]:
             text("SELECT DISTINCT workspace_id FROM documents ORDER BY workspace_id")
         ).scalars()
     )
+
+
+def settled_documents(
+    connection: Connection, workspace_id: str, unchanged_for: timedelta
+) -> list[DocumentKey]:
+    """Keys of ingested documents of which no row was changed in that time, sorted."""
+    rows = connection.execute(
+        text(
+            "SELECT d.document_id FROM documents d WHERE d.workspace_id = :workspace AND d.status = 'ingested' "
+            "AND d.updated_at < now() - CAST(:age AS interval) AND NOT EXISTS ("
+            "  SELECT FROM document_images i WHERE i.workspace_id = d.workspace_id "
+            "  AND i.document_id = d.document_id AND i.updated_at >= now() - CAST(:age AS interval)) "
+            "ORDER BY d.document_id"
+        ),
+        {"workspace": workspace_id, "age": unchanged_for},
+    ).scalars()
+    return [DocumentKey(workspace_id, document_id) for document_id in rows]
 
 
 def mark_ingested(

@@ -61,6 +61,7 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "register_document": lambda t: documents.register_document(t.connection, OURS, "pdf", "/other.pdf"),
     "get_document": lambda t: documents.get_document(t.connection, OURS),
     "list_documents": lambda t: documents.list_documents(t.connection, "shop"),
+    "settled_documents": lambda t: documents.settled_documents(t.connection, "shop", timedelta(0)),
     "mark_ingested": lambda t: documents.mark_ingested(t.connection, OURS, "hash", "title", 1),
     "mark_failed": lambda t: documents.mark_failed(t.connection, OURS),
     "coverage_of_workspace": lambda t: documents.coverage_of_workspace(t.connection, "shop", FLAG, "slig"),
