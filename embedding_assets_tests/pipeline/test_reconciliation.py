@@ -16,7 +16,7 @@ from embedding_assets.pipeline.reconciliation import CollectionRepair, Reconcile
 from embedding_assets.store import repair
 from embedding_assets.store.consistency import Drift, find_drift, flags_without_collection, usable_collections
 from embedding_assets.store.failures import Failure, record_failures
-from embedding_assets.store.spaces import SLIG, TEXT, ensure_collection
+from embedding_assets.store.spaces import ASPECT_COLLECTIONS, SLIG, TEXT, ensure_collection
 from embedding_assets_tests.factories import space
 from embedding_assets_tests.pipeline.project import Project
 
@@ -55,7 +55,7 @@ def look(project: Project) -> dict[str, Drift]:
 
 
 def clean() -> dict[str, Drift]:
-    return {name: Drift(name, name) for name in (SLIG, TEXT)}
+    return {name: Drift(name, name) for name in (SLIG, *ASPECT_COLLECTIONS.values(), TEXT)}
 
 
 def copy_vector(
@@ -87,7 +87,11 @@ def unset_flags_by_hand(project: Project, ids: list[uuid.UUID]) -> None:
 
 
 def set_flags_by_hand(project: Project, ids: list[uuid.UUID]) -> None:
-    execute(project, "UPDATE document_images SET has_color_slig = true WHERE id = ANY(:ids)", ids=ids[:2])
+    execute(
+        project,
+        "UPDATE document_images SET has_understanding_embedding = true WHERE id = ANY(:ids)",
+        ids=ids[:2],
+    )
 
 
 def leave_orphans(project: Project, ids: list[uuid.UUID]) -> None:
@@ -114,7 +118,7 @@ DRIFT: dict[str, tuple[Callable[[Project, list[uuid.UUID]], None], dict[str, Col
     ),
     "flags set without a collection": (
         set_flags_by_hand,
-        {"image_color_embeddings": CollectionRepair(flags_lowered=2)},
+        {"image_understanding_embeddings": CollectionRepair(flags_lowered=2)},
         True,
     ),
     "orphans": (leave_orphans, {SLIG: CollectionRepair(orphans_removed=1)}, False),
