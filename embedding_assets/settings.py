@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     slig_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format of the model. `auto` takes the fastest that passes a self-check."
     )
+    aspect_method: Literal["subspace", "blend"] = Field(
+        "subspace",
+        description="How colour, texture, style and material vectors are made from the visual one.",
+    )
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: one per core, 8 at most."
     )
@@ -171,6 +175,17 @@ class Settings(BaseSettings):
         description="Batches in one Dagster step; 0: as many as take about 5 s at the measured speed.",
     )
     documents_per_run: int = Field(50, ge=1, le=1000, description="Documents in one run of a backfill.")
+
+    # -- search ----------------------------------------------------------------------------------------------
+    search_candidates: int = Field(
+        100, ge=100, le=1000, description="Nearest images that a search asks of each arm's index."
+    )
+    search_timeout_s: float = Field(
+        10.0, gt=0, le=600, description="Seconds that one statement of a search may take."
+    )
+    query_cache_size: int = Field(
+        1000, ge=0, le=1_000_000, description="Vectors of query texts that a process keeps."
+    )
 
     # -- services --------------------------------------------------------------------------------------------
     dagster_host: str = Field("127.0.0.1", description="Address that the Dagster UI listens on.")

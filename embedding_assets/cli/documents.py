@@ -1,10 +1,9 @@
-"""Commands on documents: ingest, embed, coverage, failures, search."""
+"""Commands on documents: ingest, embed, coverage, failures."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,15 +24,8 @@ from embedding_assets.errors import DocumentError
 from embedding_assets.ingest.image_store import local_path
 from embedding_assets.ingest.landing import discover, locate
 from embedding_assets.keys import DocumentKey, document_id_for_name
-from embedding_assets.pipeline.assembly import (
-    UNDERSTANDING_TEMPLATE,
-    open_encoder,
-    open_ingestor,
-    open_text_provider,
-)
+from embedding_assets.pipeline.assembly import open_ingestor
 from embedding_assets.pipeline.ingestion import INGEST
-from embedding_assets.search.meaning import MeaningSearch
-from embedding_assets.search.visual import VisualSearch
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.database import Database, open_database
 from embedding_assets.store.documents import (
@@ -47,13 +39,6 @@ from embedding_assets.store.failures import OpenFailure, open_failures, release_
 DEFAULT_WORKSPACE = "default"
 
 
-class Arm(str, Enum):
-    """What a search compares."""
-
-    VISUAL = "visual"
-    UNDERSTANDING = "understanding"
-
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="Only this workspace.")]
 
@@ -64,7 +49,6 @@ def register(app: typer.Typer) -> None:
     app.command()(embed)
     app.command()(coverage)
     app.command()(failures)
-    app.command()(search)
 
 
 def read_coverage(
@@ -299,54 +283,3 @@ def failures(
         print_failures(listed)
     if incomplete:
         raise typer.Exit(1)
-
-
-def search(
-    text: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
-    image: Annotated[Path | None, typer.Option("--image", help="Look for images like this file.")] = None,
-    workspace: Annotated[str | None, typer.Option("--workspace", "-w", help="Workspace to search.")] = None,
-    arm: Annotated[
-        Arm, typer.Option("--arm", help="What to search: how images look, or what their analyses say.")
-    ] = Arm.VISUAL,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=200, help="How many hits.")] = 10,
-    as_json: Json = False,
-) -> None:
-    """Search the images by text, or by an image."""
-    if (text is None) == (image is None):
-        raise typer.BadParameter("give either a text or --image FILE")
-    settings = load_settings()
-    chosen = workspace or ("demo" if settings.demo else DEFAULT_WORKSPACE)
-    database = open_database(settings)
-    if arm is Arm.UNDERSTANDING:
-        if text is None:
-            raise typer.BadParameter("the understanding arm is searched by text")
-        provider = open_text_provider(settings, UNDERSTANDING_TEMPLATE)
-        hits = MeaningSearch(database, provider).by_text(chosen, text, top_k)
-    elif image is not None:
-        if not image.is_file():
-            raise typer.BadParameter(f"{image} is no file", param_hint="--image")
-        hits = VisualSearch(database, open_encoder(settings)).by_image(chosen, image.read_bytes(), top_k)
-    else:
-        hits = VisualSearch(database, open_encoder(settings)).by_text(chosen, text or "", top_k)
-    if as_json:
-        print_json([hit.as_dict() for hit in hits])
-        return
-    if not hits:
-        raise DocumentError(
-            f"workspace {chosen} has no embedded images",
-            hint="see `embedding-assets coverage`, or choose --workspace",
-        )
-    print_table(
-        f"{text or image}",
-        [("score", True), ("document", False), ("page", True), ("caption", False), ("file", False)],
-        [
-            (
-                f"{hit.score:.3f}",
-                hit.document,
-                hit.page_number,
-                hit.caption or hit.reference,
-                f"{settings.image_store}/{hit.store_key}",
-            )
-            for hit in hits
-        ],
-    )

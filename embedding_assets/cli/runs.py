@@ -14,8 +14,7 @@ from embedding_assets.pipeline.assembly import open_ingestor
 from embedding_assets.settings import Settings
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import coverage_of_document
-from embedding_assets.store.models import FLAGS
-from embedding_assets.store.spaces import SLIG as SLIG_COLLECTION
+from embedding_assets.store.models import ALL_SLIG, FLAGS
 from embedding_assets.store.spaces import TEXT as TEXT_COLLECTION
 from embedding_assets.store.spaces import UNDERSTANDING as UNDERSTANDING_COLLECTION
 from embedding_assets.store.stages import SLIG, TEXT, UNDERSTANDING, VISION
@@ -71,7 +70,7 @@ class CliStage:
 
 
 STAGES = (
-    CliStage(SLIG, "slig_embeddings", "embed_document", FLAGS[SLIG_COLLECTION], "embed"),
+    CliStage(SLIG, "slig_embeddings", "embed_document", ALL_SLIG, "embed"),
     CliStage(VISION, "vision_analysis", "understand_document", "has_vision_analysis", "analyse"),
     CliStage(
         UNDERSTANDING,

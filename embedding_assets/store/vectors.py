@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from embedding_assets.encoders.protocol import Vectors
 from embedding_assets.errors import SpaceMismatch, StoreUnavailable
+from embedding_assets.keys import DocumentKey
 from embedding_assets.store.spaces import Collection
 
 METADATA = (
@@ -259,6 +260,45 @@ def copy_known_vectors(
     complete = sorted(uuid.UUID(row.id) for row in written if row.number == 0)
     _settle(connection, complete, collections, len(written), stage)
     return complete
+
+
+def read_vectors_lacking(
+    connection: Connection,
+    key: DocumentKey,
+    collection: Collection,
+    flag: str,
+    *,
+    after: uuid.UUID | None = None,
+    limit: int = 1_000,
+) -> tuple[list[uuid.UUID], Vectors]:
+    """Vectors of a document's images that are in a collection but lack another flag.
+
+    Args:
+        flag: flag column that they lack.
+        after: only ids behind this one, to read page by page.
+        limit: how many at most.
+
+    Returns:
+        Ids in their order, and float32 of shape (n, collection.dimension).
+    """
+    rows = connection.execute(
+        text(
+            "SELECT i.id, CAST(v.vec AS real[]) AS vec FROM document_images i "
+            f"JOIN {collection.qualified} v ON v.id = i.id::text "
+            "WHERE i.workspace_id = :workspace AND i.document_id = :document AND i.status = 'ready' "
+            f"AND i.{collection.flag} AND NOT i.{flag} "
+            "AND (CAST(:after AS uuid) IS NULL OR i.id > CAST(:after AS uuid)) "
+            "ORDER BY i.id LIMIT :limit"
+        ),
+        {
+            "workspace": key.workspace_id,
+            "document": key.document_id,
+            "after": str(after) if after else None,
+            "limit": limit,
+        },
+    ).all()
+    vectors = np.asarray([row.vec for row in rows], dtype=np.float32)
+    return [row.id for row in rows], vectors.reshape(len(rows), collection.dimension)
 
 
 def refresh_metadata(

@@ -90,6 +90,9 @@ CALLS: dict[str, Callable[[Two], Any]] = {
         t.connection, "shop", None
     ),
     "drop_unflagged": lambda t: vectors.drop_unflagged(t.connection, "shop", "doc", t.collection),
+    "read_vectors_lacking": lambda t: vectors.read_vectors_lacking(
+        t.connection, OURS, t.collection, "has_color_slig"
+    ),
     "refresh_metadata": lambda t: vectors.refresh_metadata(t.connection, "shop", "doc", t.collection),
     "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
 }
@@ -99,6 +102,7 @@ NOT_OF_A_WORKSPACE = {
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
     "encode_copy": "touches no database",
     "active_collection": "embedding spaces are the whole database's",
+    "active_collections": "embedding spaces are the whole database's",
     "all_collections": "embedding spaces are the whole database's",
     "check_space": "embedding spaces are the whole database's",
     "ensure_collection": "embedding spaces are the whole database's",
