@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from embedding_assets.demo.judged import WORKSPACE, match_images
+from embedding_assets.demo.closeness import TOP_GRADE
+from embedding_assets.demo.judged import WORKSPACE, judgements, match_images
 from embedding_assets.demo.judged_catalogue import write_judged_catalogue
+from embedding_assets.demo.judged_queries import judged_queries
 from embedding_assets.errors import FatalError
 from embedding_assets.pipeline.all_stages import run_all_stages
 from embedding_assets.pipeline.report import StageReport
+from embedding_assets.search.evaluation import GradedQuery
+from embedding_assets.search.judged_file import JudgedSet
 from embedding_assets.settings import DEMO_MODEL, Settings, load_settings
 from embedding_assets.store.database import Database, open_database
 from embedding_assets.store.embedded import start_embedded_postgres
@@ -40,6 +45,8 @@ def judged_settings(var_dir: Path, database_url: str | None = None) -> Settings:
         text_provider="local",
         vision_provider="local",
         vision_ocr=False,
+        pdf_images="embedded",
+        min_image_side=64,
     )
 
 
@@ -69,3 +76,24 @@ def build_judged_catalogue(settings: Settings) -> tuple[Database, dict[str, Stag
     with database.transaction() as connection:
         match_images(connection)
     return database, reports
+
+
+def judged_set(database: Database, families: Sequence[str], split: str | None = None) -> JudgedSet:
+    """The judged queries with the images that answer them.
+
+    Args:
+        database: of `build_judged_catalogue`.
+        families: which families, of `GATE_FAMILIES` and `ASPECT_FAMILIES`.
+        split: "tuning" or "gate"; None takes both halves.
+    """
+    with database.transaction() as connection:
+        images = match_images(connection)
+    chosen = [q for q in judged_queries() if q.family in families and split in (None, q.split)]
+    grades = judgements(chosen, images)
+    return JudgedSet(
+        tuple(
+            GradedQuery(q.query_id, q.family, q.split, q.text, q.picture(), grades[q.query_id])
+            for q in chosen
+        ),
+        relevant_from=TOP_GRADE,
+    )

@@ -37,6 +37,11 @@ ASPECTS = {"color": "colour", "texture": "pattern", "style": "style", "material"
 """Search arm -> the attribute that it is about."""
 ASPECT_FAMILIES = tuple(f"{aspect}-by-{kind}" for aspect in ASPECTS for kind in ("text", "image"))
 
+REQUIRED_LEAD = {**dict.fromkeys(GATE_FAMILIES, -0.01), "joint": 0.05}
+"""By family, how far nDCG@10 of fused search has to lead that of the best single arm on the gate's half: never
+behind by more than the noise of two dozen queries, and clearly ahead where looks and specifications are asked for
+together."""
+
 QUERIES_PER_FAMILY = 48
 MIN_ANSWERS = 5
 """Products of the top grade that every query has at least."""

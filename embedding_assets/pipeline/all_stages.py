@@ -1,4 +1,4 @@
-"""Every stage over a workspace's landed documents, in this process and without Dagster: for measuring, and for tests."""
+"""Every stage over a workspace's landed documents, in this process and without Dagster: to measure and to test."""
 
 from __future__ import annotations
 
