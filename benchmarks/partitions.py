@@ -122,9 +122,9 @@ def measure(settings: Any, database: Any, instance: Any, size: int) -> Figures:
 def measure_corpus(settings: Any, database: Any) -> Figures:
     """What counts over all documents: coverage, the hourly asset, the checks."""
     from embedding_assets.cli.documents import read_coverage
+    from embedding_assets.pipeline.asset_stages import stages_in_use
     from embedding_assets.pipeline.coverage_report import take_coverage
     from embedding_assets.store.consistency import find_drift, usable_collections
-    from embedding_assets.store.stages import stages_in_use
 
     def check_vectors() -> None:
         with database.transaction() as connection:
@@ -148,13 +148,13 @@ def measure_planning(settings: Any, database: Any, instance: Any, size: int) -> 
     from embedding_assets.defs.checks import failed_partitions
     from embedding_assets.defs.execution import run_job
     from embedding_assets.defs.partitions import documents, register_partitions
+    from embedding_assets.pipeline.asset_stages import ASSET_STAGES
     from embedding_assets.store.documents import get_document
     from embedding_assets.store.images import images_lacking
-    from embedding_assets.store.stages import STAGES
 
     middle = size // 2
     key = document_key(middle)
-    slig = STAGES[0]
+    slig = ASSET_STAGES[0]
     defs = build_defs()
 
     def plan() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import dagster as dg
 import pytest
 
 from embedding_assets.defs.archiving import archive_partitions
