@@ -185,9 +185,10 @@ def measure_sensors(instance: Any) -> Figures:
     import dagster as dg
 
     from embedding_assets.definitions import build_defs
+    from embedding_assets.defs.resources import PipelineResource
 
-    defs = build_defs()
-    repository = defs.get_repository_def()
+    repository = build_defs().get_repository_def()
+    resources = {"pipeline": PipelineResource()}
     figures = {}
     for sensor in repository.sensor_defs:
         if isinstance(sensor, dg.RunStatusSensorDefinition):
@@ -195,7 +196,7 @@ def measure_sensors(instance: Any) -> Figures:
         cursor = None
         for which in ("first", "next"):
             context = dg.build_sensor_context(
-                instance=instance, cursor=cursor, repository_def=repository, definitions=defs
+                instance=instance, cursor=cursor, repository_def=repository, resources=resources
             )
             start = time.perf_counter()
             tick = sensor.evaluate_tick(context)
