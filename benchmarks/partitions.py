@@ -122,9 +122,9 @@ def measure(settings: Any, database: Any, instance: Any, size: int) -> Figures:
 def measure_corpus(settings: Any, database: Any) -> Figures:
     """What counts over all documents: coverage, the hourly asset, the checks."""
     from embedding_assets.cli.documents import read_coverage
+    from embedding_assets.pipeline.asset_stages import stages_in_use
     from embedding_assets.pipeline.coverage_report import take_coverage
     from embedding_assets.store.consistency import find_drift, usable_collections
-    from embedding_assets.store.stages import stages_in_use
 
     def check_vectors() -> None:
         with database.transaction() as connection:
@@ -148,13 +148,13 @@ def measure_planning(settings: Any, database: Any, instance: Any, size: int) -> 
     from embedding_assets.defs.checks import failed_partitions
     from embedding_assets.defs.execution import run_job
     from embedding_assets.defs.partitions import documents, register_partitions
+    from embedding_assets.pipeline.asset_stages import ASSET_STAGES
     from embedding_assets.store.documents import get_document
     from embedding_assets.store.images import images_lacking
-    from embedding_assets.store.stages import STAGES
 
     middle = size // 2
     key = document_key(middle)
-    slig = STAGES[0]
+    slig = ASSET_STAGES[0]
     defs = build_defs()
 
     def plan() -> None:
@@ -185,9 +185,10 @@ def measure_sensors(instance: Any) -> Figures:
     import dagster as dg
 
     from embedding_assets.definitions import build_defs
+    from embedding_assets.defs.resources import PipelineResource
 
-    defs = build_defs()
-    repository = defs.get_repository_def()
+    repository = build_defs().get_repository_def()
+    resources = {"pipeline": PipelineResource()}
     figures = {}
     for sensor in repository.sensor_defs:
         if isinstance(sensor, dg.RunStatusSensorDefinition):
@@ -195,7 +196,7 @@ def measure_sensors(instance: Any) -> Figures:
         cursor = None
         for which in ("first", "next"):
             context = dg.build_sensor_context(
-                instance=instance, cursor=cursor, repository_def=repository, definitions=defs
+                instance=instance, cursor=cursor, repository_def=repository, resources=resources
             )
             start = time.perf_counter()
             tick = sensor.evaluate_tick(context)

@@ -20,12 +20,13 @@ from embedding_assets.cli.output import (
     print_json,
     print_table,
 )
-from embedding_assets.cli.runs import embed_documents, ingest_documents, stages_in_use
+from embedding_assets.cli.runs import embed_documents, ingest_documents
 from embedding_assets.errors import DocumentError
 from embedding_assets.ingest.image_store import local_path
 from embedding_assets.ingest.landing import discover, locate
 from embedding_assets.keys import DocumentKey, document_id_for_name
 from embedding_assets.pipeline.assembly import open_ingestor
+from embedding_assets.pipeline.asset_stages import stages_in_use
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.coverage_history import total_coverage

@@ -11,11 +11,11 @@ from embedding_assets.deploy.instance import apply_dagster_environment
 from embedding_assets.errors import DocumentError
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.assembly import open_ingestor
+from embedding_assets.pipeline.asset_stages import AssetStage, stages_in_use
 from embedding_assets.settings import Settings
-from embedding_assets.store import stages
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import coverage_of_documents
-from embedding_assets.store.stages import SLIG, TEXT, UNDERSTANDING, VISION, CountedStage
+from embedding_assets.store.stages import SLIG, VISION
 
 
 @dataclass
@@ -56,30 +56,6 @@ def ingest_documents(
     return summary
 
 
-@dataclass(frozen=True)
-class CliStage(CountedStage):
-    """A stage as the command line runs it: with the job that does it, and what its progress bar says."""
-
-    job: str
-    label: str
-
-
-_JOBS_AND_LABELS = {
-    SLIG: ("embed_document", "embed"),
-    VISION: ("understand_document", "analyse"),
-    UNDERSTANDING: ("understand_document", "understand"),
-    TEXT: ("understand_document", "embed texts"),
-}
-
-
-def stages_in_use(settings: Settings) -> list[CliStage]:
-    """The stages that the settings ask for, in the order in which they are run."""
-    return [
-        CliStage(stage.name, stage.flag, stage.asset, *_JOBS_AND_LABELS[stage.name])
-        for stage in stages.stages_in_use(settings)
-    ]
-
-
 def embed_documents(
     settings: Settings,
     database: Database,
@@ -111,7 +87,7 @@ def embed_documents(
 def run_stage(
     settings: Settings,
     database: Database,
-    stage: CliStage,
+    stage: AssetStage,
     keys: Sequence[DocumentKey],
     *,
     batch_size: int | None = None,

@@ -14,6 +14,7 @@ from embedding_assets.defs.assets.embedding_coverage import KEY as EMBEDDING_COV
 from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, translated_errors
 from embedding_assets.defs.partitions import WARN_AT, capacity_warning, count_partitions, documents
 from embedding_assets.defs.resources import PipelineResource
+from embedding_assets.pipeline.asset_stages import AssetStage, stages_in_use
 from embedding_assets.store.consistency import (
     EXAMPLES,
     Drift,
@@ -24,7 +25,7 @@ from embedding_assets.store.consistency import (
     usable_collections,
 )
 from embedding_assets.store.documents import Coverage, coverage_by_stage, list_workspaces
-from embedding_assets.store.stages import SLIG, UNDERSTANDING, CountedStage, stages_in_use
+from embedding_assets.store.stages import SLIG, UNDERSTANDING
 
 PARTITIONED = (
     "document_images",
@@ -95,7 +96,7 @@ def _coverage_check(name: str, asset: str, stage_name: str) -> dg.AssetChecksDef
     return coverage_check
 
 
-def _coverage(pipeline: PipelineResource, stage: CountedStage) -> list[Coverage]:
+def _coverage(pipeline: PipelineResource, stage: AssetStage) -> list[Coverage]:
     with pipeline.database().transaction() as connection:
         return [
             row
@@ -317,3 +318,6 @@ CHECKS = [
     no_failed_partitions,
     partitions_within_limit,
 ]
+
+CORPUS_CHECKS = [key for check in CHECKS for key in check.check_keys]
+"""Keys of all of them."""

@@ -3,39 +3,40 @@
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from embedding_assets.defs.checks import CORPUS_CHECKS
 from embedding_assets.defs.reconciliation import reconcile
 from embedding_assets.defs.run_tags import RETRY_TAGS
 
 
-def _without_checks(*assets: str) -> dg.AssetSelection:
-    """Assets alone: checks look at the whole corpus, and run by the clock."""
-    return dg.AssetSelection.assets(*assets).without_checks()
+def _without_corpus_checks(*assets: str) -> dg.AssetSelection:
+    """Assets with what belongs to their runs: checks that look at the whole corpus run by the clock."""
+    return dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(*CORPUS_CHECKS)
 
 
 ingest_document = dg.define_asset_job(
     "ingest_document",
-    selection=_without_checks("document_images"),
+    selection=_without_corpus_checks("document_images"),
     tags=RETRY_TAGS,
     description="Reads documents and brings their image rows up to date.",
 )
 
 embed_document = dg.define_asset_job(
     "embed_document",
-    selection=_without_checks("slig_embeddings"),
+    selection=_without_corpus_checks("slig_embeddings"),
     tags=RETRY_TAGS,
     description="Embeds the images of ingested documents that lack a vector.",
 )
 
 understand_document = dg.define_asset_job(
     "understand_document",
-    selection=_without_checks("vision_analysis", "understanding_embeddings", "text_embeddings"),
+    selection=_without_corpus_checks("vision_analysis", "understanding_embeddings", "text_embeddings"),
     tags=RETRY_TAGS,
     description="Analyses the images of ingested documents, and embeds what they show and the text around them.",
 )
 
 process_document = dg.define_asset_job(
     "process_document",
-    selection=_without_checks(
+    selection=_without_corpus_checks(
         "document_images",
         "slig_embeddings",
         "vision_analysis",
@@ -58,7 +59,7 @@ REEMBEDDED = ("slig_embeddings", "understanding_embeddings", "text_embeddings")
 
 reembed_document = dg.define_asset_job(
     "reembed_document",
-    selection=_without_checks(*REEMBEDDED),
+    selection=_without_corpus_checks(*REEMBEDDED),
     config={"ops": {asset: {"config": {"force": True}} for asset in REEMBEDDED}},
     tags=RETRY_TAGS,
     description="Embeds documents again although nothing changed: their vectors are dropped and made anew. Set `force` "
@@ -69,7 +70,7 @@ reembed_document = dg.define_asset_job(
 
 check_coverage = dg.define_asset_job(
     "check_coverage",
-    selection=dg.AssetSelection.assets("embedding_coverage") | dg.AssetSelection.all_asset_checks(),
+    selection=dg.AssetSelection.assets("embedding_coverage") | dg.AssetSelection.checks(*CORPUS_CHECKS),
     tags=RETRY_TAGS,
     description="Takes the coverage of the whole corpus and runs all checks. Hourly, by a schedule.",
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from embedding_assets.pipeline.asset_stages import AssetStage
 from embedding_assets.store.coverage_history import (
     CoverageRecord,
     CoverageTotal,
@@ -18,7 +19,6 @@ from embedding_assets.store.coverage_history import (
 )
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import coverage_by_stage, list_workspaces
-from embedding_assets.store.stages import CountedStage
 
 SPEED_WINDOWS = (timedelta(minutes=90), timedelta(hours=6), timedelta(hours=24))
 """How far back the speed is looked for: the shortest window in which something was embedded counts. The first holds
@@ -41,7 +41,7 @@ class StageCoverage:
     """
 
     workspace_id: str | None
-    stage: CountedStage
+    stage: AssetStage
     total: CoverageTotal
     failures: dict[str, int]
     images_per_hour: float | None
@@ -101,7 +101,7 @@ def time_left(missing: int, speed: float | None) -> timedelta | None:
 
 
 def take_coverage(
-    database: Database, stages: Sequence[CountedStage], minimum: float, keep: timedelta
+    database: Database, stages: Sequence[AssetStage], minimum: float, keep: timedelta
 ) -> CoverageReport:
     """Counts the coverage of every workspace, keeps it, and reports it with its history.
 
@@ -159,7 +159,7 @@ def _together(records: Sequence[CoverageRecord]) -> list[CoverageRecord]:
 
 
 def _stage_coverage(
-    workspace_id: str | None, stage: CountedStage, records: Sequence[CoverageRecord]
+    workspace_id: str | None, stage: AssetStage, records: Sequence[CoverageRecord]
 ) -> StageCoverage:
     own = [record for record in records if record.stage == stage.name]
     if not own:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -26,6 +26,13 @@ class DocumentRow:
     title: str | None
     page_count: int | None
     status: str
+
+
+class _Stage(NamedTuple):
+    """A stage by its name and flag alone."""
+
+    name: str
+    flag: str
 
 
 @dataclass(frozen=True)
@@ -262,7 +269,7 @@ def coverage_of_workspace(
         document_id: only this document.
     """
     only = None if document_id is None else [document_id]
-    return coverage_by_stage(connection, workspace_id, [CountedStage(stage, flag, "")], only)[stage]
+    return coverage_by_stage(connection, workspace_id, [_Stage(stage, flag)], only)[stage]
 
 
 def coverage_of_document(connection: Connection, key: DocumentKey, flag: str, stage: str) -> Coverage:

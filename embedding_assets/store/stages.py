@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from embedding_assets.settings import Settings
-from embedding_assets.store.models import ALL_SLIG, FLAGS
+from typing import Protocol
 
 SLIG = "slig"
 VISION = "vision"
@@ -13,28 +10,17 @@ UNDERSTANDING = "understanding"
 TEXT = "text"
 
 
-@dataclass(frozen=True)
-class CountedStage:
-    """A stage whose coverage is counted.
+class CountedStage(Protocol):
+    """A stage whose coverage is counted; `pipeline.asset_stages` has them all."""
 
-    Attributes:
-        name: the stage's name in failure records.
-        flag: column of document_images that says that the stage has done an image.
-        asset: the asset that does the stage's work.
-    """
+    @property
+    def name(self) -> str:
+        """The stage's name in failure records."""
 
-    name: str
-    flag: str
-    asset: str
+    @property
+    def flag(self) -> str:
+        """Column of document_images that says that the stage has done an image."""
 
-
-STAGES = (
-    CountedStage(SLIG, ALL_SLIG, "slig_embeddings"),
-    CountedStage(VISION, "has_vision_analysis", "vision_analysis"),
-    CountedStage(UNDERSTANDING, FLAGS["image_understanding_embeddings"], "understanding_embeddings"),
-    CountedStage(TEXT, FLAGS["image_text_embeddings"], "text_embeddings"),
-)
-"""In the order in which they are run."""
 
 STAGE_COLLECTIONS = {
     SLIG: (
@@ -63,12 +49,6 @@ _INHERITS = {UNDERSTANDING: (VISION,)}
 _EXCUSED = {
     TEXT: "i.status IN ('rejected', 'pending') AND coalesce(i.caption, '') = '' AND coalesce(i.nearby_text, '') = ''"
 }
-
-
-def stages_in_use(settings: Settings) -> list[CountedStage]:
-    """The stages that the settings ask for: without vision analysis, there is nothing to understand."""
-    unused = (VISION, UNDERSTANDING) if settings.vision_provider == "off" else ()
-    return [stage for stage in STAGES if stage.name not in unused]
 
 
 def excused_by(stage: str) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from embedding_assets.errors import ErrorClass
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.pipeline.coverage_plot import plot_coverage
 from embedding_assets.pipeline.coverage_report import (
     CoverageReport,
@@ -21,7 +22,6 @@ from embedding_assets.pipeline.coverage_report import (
 from embedding_assets.store.coverage_history import CoverageTotal, coverage_history, total_coverage
 from embedding_assets.store.documents import Coverage
 from embedding_assets.store.failures import Failure, record_failures
-from embedding_assets.store.stages import STAGES
 from embedding_assets_tests.pipeline.project import Project
 
 SLIG, TEXT = STAGES[0], STAGES[3]

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from embedding_assets.errors import ErrorClass
 from embedding_assets.ingest.records import ImageStatus
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import (
     Coverage,
@@ -31,7 +32,6 @@ from embedding_assets.store.failures import Failure, record_failures, resolve_fa
 from embedding_assets.store.images import save_images
 from embedding_assets.store.models import ALL_SLIG, SLIG_FLAGS
 from embedding_assets.store.spaces import SLIG, ensure_collection
-from embedding_assets.store.stages import STAGES
 from embedding_assets.store.vectors import write_embeddings
 from embedding_assets_tests.factories import found_images, make_document, random_vectors, space
 

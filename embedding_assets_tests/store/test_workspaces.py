@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from embedding_assets.errors import ErrorClass
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.store import (
     analyses,
     consistency,
@@ -30,7 +31,6 @@ from embedding_assets.store.analyses import AnalysisVersion
 from embedding_assets.store.coverage_history import CoverageTotal
 from embedding_assets.store.database import Database
 from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
-from embedding_assets.store.stages import STAGES
 from embedding_assets_tests.factories import found_image, make_document, random_vectors, space
 
 OURS, THEIRS = DocumentKey("shop", "doc"), DocumentKey("rival", "doc")

@@ -11,10 +11,10 @@ from embedding_assets.defs.assets.table_schema import table_metadata
 from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, translated_errors
 from embedding_assets.defs.partitions import capacity_warning, documents
 from embedding_assets.defs.resources import PipelineResource
+from embedding_assets.pipeline.asset_stages import stages_in_use
 from embedding_assets.pipeline.coverage_plot import plot_coverage
 from embedding_assets.pipeline.coverage_report import CoverageReport, StageCoverage, take_coverage
 from embedding_assets.store.models import CoverageHistory
-from embedding_assets.store.stages import stages_in_use
 
 KEY = dg.AssetKey("embedding_coverage")
 

@@ -1,6 +1,7 @@
 """What the UI shows of the tables behind assets: name and columns, taken from the models."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 from sqlalchemy import inspect as inspect_model
@@ -15,7 +16,7 @@ _VECTOR_COLUMNS = (
 )
 
 
-def table_metadata(model: type[Base]) -> dict[str, object]:
+def table_metadata(model: type[Base]) -> dict[str, Any]:
     """Metadata of an asset that is a table."""
     return {
         "dagster/table_name": f"public.{model.__tablename__}",
@@ -23,12 +24,12 @@ def table_metadata(model: type[Base]) -> dict[str, object]:
     }
 
 
-def columns_metadata(model: type[Base], names: Sequence[str]) -> dict[str, object]:
+def columns_metadata(model: type[Base], names: Sequence[str]) -> dict[str, Any]:
     """Metadata of an asset that fills some columns of a table."""
     return {"dagster/column_schema": _schema(model, names)}
 
 
-def collection_metadata(logical_name: str) -> dict[str, object]:
+def collection_metadata(logical_name: str) -> dict[str, Any]:
     """Metadata of an asset that is a vecs collection.
 
     The name is the logical one: a second embedding space of the same name gets a table of its own.
