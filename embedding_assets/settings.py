@@ -8,6 +8,7 @@ names and settings that contradict each other are refused when settings are load
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,9 @@ ENV_FILE = ".env"
 DEFAULT_MODEL = "ViT-B-16-SigLIP2-512"
 DEFAULT_PRETRAINED = "webli"
 DEMO_MODEL = "demo"
+
+_OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+"""What Dagster takes for an owner (dagster._core.definitions.utils.is_valid_owner)."""
 
 TextList = Annotated[list[str], NoDecode]
 """A list written as comma-separated text in the environment."""
@@ -90,6 +94,10 @@ class Settings(BaseSettings):
     slig_device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`, ...")
     slig_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format of the model. `auto` takes the fastest that passes a self-check."
+    )
+    aspect_method: Literal["subspace", "blend"] = Field(
+        "subspace",
+        description="How colour, texture, style and material vectors are made from the visual one.",
     )
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: one per core, 8 at most."
@@ -175,6 +183,23 @@ class Settings(BaseSettings):
         description="Batches in one Dagster step; 0: as many as take about 5 s at the measured speed.",
     )
     documents_per_run: int = Field(50, ge=1, le=1000, description="Documents in one run of a backfill.")
+    coverage_history_days: int = Field(
+        400, ge=1, description="Days for which hourly coverage is kept in `coverage_history`."
+    )
+    supported_partitions: int = Field(
+        100_000, ge=1, description="Documents that one code location is meant for; a warning comes at 80 %."
+    )
+
+    # -- search ----------------------------------------------------------------------------------------------
+    search_candidates: int = Field(
+        100, ge=100, le=1000, description="Nearest images that a search asks of each arm's index."
+    )
+    search_timeout_s: float = Field(
+        10.0, gt=0, le=600, description="Seconds that one statement of a search may take."
+    )
+    query_cache_size: int = Field(
+        1000, ge=0, le=1_000_000, description="Vectors of query texts that a process keeps."
+    )
 
     # -- vector indexes --------------------------------------------------------------------------------------
     index_min_rows: int = Field(
@@ -203,13 +228,25 @@ class Settings(BaseSettings):
     # -- services --------------------------------------------------------------------------------------------
     dagster_host: str = Field("127.0.0.1", description="Address that the Dagster UI listens on.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
+    asset_owners: TextList = Field(
+        ["team:catalogue"],
+        description="Who owns the assets, as the Dagster UI shows it: e-mail addresses or `team:name`.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
-    @field_validator("allowed_roots", "allowed_url_hosts", mode="before")
+    @field_validator("allowed_roots", "allowed_url_hosts", "asset_owners", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("asset_owners")
+    @classmethod
+    def _owners(cls, value: list[str]) -> list[str]:
+        for owner in value:
+            if not _OWNER.fullmatch(owner):
+                raise ValueError(f"{owner!r}: expected an e-mail address or team:name")
         return value
 
     @field_validator("database_url", "dagster_database_url", "direct_database_url")

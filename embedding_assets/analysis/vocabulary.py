@@ -41,17 +41,19 @@ class Attribute(BaseModel):
 
 
 class Vocabulary(BaseModel):
-    """All attributes, and words for categories and applications, which are only found in text."""
+    """All attributes, and words for colours, textures, categories and applications, which are only found in text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: int
     attributes: dict[str, Attribute]
+    colors: dict[str, tuple[str, ...]]
+    textures: dict[str, tuple[str, ...]]
     categories: dict[str, tuple[str, ...]]
     applications: dict[str, tuple[str, ...]]
 
     @cached_property
     def matchers(self) -> dict[str, Matcher]:
-        """What finds words in text: by attribute name, and "category" and "application"."""
+        """What finds words in text: by attribute name, and "color", "texture", "category" and "application"."""
         found = {
             name: Matcher.of(
                 {value: entry.words for value, entry in attribute.values.items()},
@@ -61,6 +63,8 @@ class Vocabulary(BaseModel):
         }
         return {
             **found,
+            "color": Matcher.of(self.colors),
+            "texture": Matcher.of(self.textures),
             "category": Matcher.of(self.categories),
             "application": Matcher.of(self.applications),
         }

@@ -8,25 +8,23 @@ import time
 from pathlib import Path
 
 from embedding_assets.cli.documents import read_coverage
-from embedding_assets.cli.output import command_as_typed, out, print_coverage, print_failures, print_table
+from embedding_assets.cli.output import command_as_typed, out, print_coverage, print_failures
 from embedding_assets.cli.runs import embed_documents, ingest_documents
+from embedding_assets.cli.search import print_hits
 from embedding_assets.demo.catalogue import write_demo_catalogue
 from embedding_assets.demo.manifest import CatalogueManifest
-from embedding_assets.demo.queries import DEMO_QUERIES, draw_image_query
+from embedding_assets.demo.queries import FAMILY_QUERIES, draw_image_query
 from embedding_assets.ingest.landing import discover
-from embedding_assets.pipeline.assembly import UNDERSTANDING_TEMPLATE, open_encoder, open_text_provider
-from embedding_assets.search.hits import Hit
-from embedding_assets.search.meaning import MeaningSearch
-from embedding_assets.search.visual import VisualSearch
+from embedding_assets.pipeline.assembly import open_encoder
+from embedding_assets.search.assembly import open_search_engine
+from embedding_assets.search.engine import SearchEngine
+from embedding_assets.search.request import SearchRequest
 from embedding_assets.settings import PREFIX, load_settings
 from embedding_assets.store.database import open_database
 from embedding_assets.store.failures import open_failures
 
 WORKSPACE = "demo"
 HITS = 3
-
-MEANING_QUERIES = ("porcelain tile 60x120cm", "R10 slip rating")
-"""Asked of the understanding vectors: what no picture shows by its looks alone."""
 
 
 def run_demo() -> bool:
@@ -58,10 +56,7 @@ def run_demo() -> bool:
     out.print()
     print_failures(failures)
     out.print()
-    _show_searches(VisualSearch(database, open_encoder(settings)), manifest, settings.image_store)
-    meaning = MeaningSearch(database, open_text_provider(settings, UNDERSTANDING_TEMPLATE))
-    for query in MEANING_QUERIES:
-        _print_hits(f"understanding: {query}", meaning.by_text(WORKSPACE, query, HITS), settings.image_store)
+    _show_searches(open_search_engine(settings, database), manifest, settings.image_store)
     out.print(f"\nModel: {open_encoder(settings).space}", highlight=False)
     command = command_as_typed()
     out.print(
@@ -75,31 +70,12 @@ def run_demo() -> bool:
     return complete and not ingested.failed and not embedded.failed
 
 
-def _show_searches(search: VisualSearch, manifest: CatalogueManifest, image_store: str) -> None:
-    for query in DEMO_QUERIES:
-        _print_hits(f"text: {query.text}", search.by_text(WORKSPACE, query.text, HITS), image_store)
+def _show_searches(engine: SearchEngine, manifest: CatalogueManifest, image_store: str) -> None:
+    for family, query in FAMILY_QUERIES.items():
+        result = engine.search(SearchRequest(WORKSPACE, text=query, top_k=HITS))
+        print_hits(f"{family}: {query}   ({result.profile})", result, image_store)
     spec = manifest.spec(manifest.image_query_sku)
     buffer = io.BytesIO()
     draw_image_query(spec).save(buffer, "PNG")
-    _print_hits(
-        f"image: another piece of {spec.sku}, {spec.name}",
-        search.by_image(WORKSPACE, buffer.getvalue(), HITS),
-        image_store,
-    )
-
-
-def _print_hits(title: str, hits: list[Hit], image_store: str) -> None:
-    print_table(
-        title,
-        [("score", True), ("document", False), ("page", True), ("caption", False), ("file", False)],
-        [
-            (
-                f"{hit.score:.3f}",
-                hit.document.document_id,
-                hit.page_number,
-                hit.caption or hit.reference,
-                f"{image_store}/{hit.store_key}",
-            )
-            for hit in hits
-        ],
-    )
+    result = engine.search(SearchRequest(WORKSPACE, image=buffer.getvalue(), top_k=HITS))
+    print_hits(f"image: another piece of {spec.sku}, {spec.name}", result, image_store)

@@ -10,8 +10,6 @@ of those that are embedded or rejected, so the coverage rule holds for every one
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -20,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from embedding_assets.demo.faults import decompression_bomb_png, truncated_jpeg
+from embedding_assets.demo.files import has_content, write_file
 from embedding_assets.demo.manifest import CatalogueItem, CatalogueManifest, PlantedFault, read_manifest
 from embedding_assets.demo.pages import Entry, PdfImage, build_pdf, flate_image, jpeg_image
 from embedding_assets.demo.queries import DEMO_QUERIES
@@ -130,12 +129,14 @@ def write_demo_catalogue(
     if truth_path.is_relative_to(root):
         raise ValueError(f"truth_path must lie outside the landing folder {root}, got {truth_path}")
     manifest = read_manifest(root, truth_path, CATALOGUE_VERSION)
-    if manifest is not None and all(_has(root / name, digest) for name, digest in manifest.sha256.items()):
+    if manifest is not None and all(
+        has_content(root / name, digest) for name, digest in manifest.sha256.items()
+    ):
         return manifest
 
     files, manifest = _draw(root, truth_path)
-    written = tuple(sorted(name for name, content in files.items() if _write(root / name, content)))
-    _write(truth_path, manifest.to_json(CATALOGUE_VERSION).encode())
+    written = tuple(sorted(name for name, content in files.items() if write_file(root / name, content)))
+    write_file(truth_path, manifest.to_json(CATALOGUE_VERSION).encode())
     return replace(manifest, written=written)
 
 
@@ -213,7 +214,7 @@ def _draw_pdf(
             flate = pdf.flate_every > 0 and number % pdf.flate_every == 0
             swatch = draw_swatch(spec, 224 if flate else 288, _PIECE).convert(modes[spec.sku])
             images[spec.sku] = flate_image(swatch) if flate else jpeg_image(swatch)
-        entries.append(Entry(images[spec.sku], _lines(spec)))
+        entries.append(Entry(images[spec.sku], product_lines(spec)))
     icon = flate_image(Image.new("RGB", (1, 1), (200, 40, 40))) if pdf.faulty else None
     content, placements = build_pdf(
         pdf.title, pdf.headings, entries, columns=pdf.columns, rows=pdf.rows, icon=icon
@@ -252,7 +253,8 @@ def _modes(pdf: _Pdf, products: Sequence[ProductSpec]) -> dict[str, str]:
     return modes
 
 
-def _lines(spec: ProductSpec) -> tuple[str, ...]:
+def product_lines(spec: ProductSpec) -> tuple[str, ...]:
+    """The four lines under a product's swatch: name, stock code, looks, specifications."""
     slip = f"   Slip rating {spec.slip_rating}" if spec.slip_rating else ""
     return (
         spec.name,
@@ -260,24 +262,3 @@ def _lines(spec: ProductSpec) -> tuple[str, ...]:
         f"{spec.material.title()}, {spec.finish} finish, {spec.style} style",
         f"{spec.size}   {spec.thickness_mm:g} mm{slip}",
     )
-
-
-def _has(path: Path, digest: str) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
-
-
-def _write(path: Path, content: bytes) -> bool:
-    """Put `content` at `path` in one step; return False where it is there already."""
-    if path.is_file() and path.read_bytes() == content:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return True

@@ -32,6 +32,19 @@ DEMO_QUERIES: tuple[DemoQuery, ...] = (
 )
 
 
+FAMILY_QUERIES = {
+    "visual": "blue herringbone",
+    "colour": "something in navy",
+    "texture": "zigzag pattern",
+    "material": "veined marble",
+    "style": "scandinavian style floor",
+    "specification": "60x120 R10",
+    "joint": "matte grey porcelain R11",
+    "product": "Hygge Blue Herringbone",
+}
+"""One text query of each family that search is judged by, and a product's name."""
+
+
 def draw_image_query(spec: ProductSpec) -> Image.Image:
     """Draw the picture of the demo's image search: another piece of a catalogue product, 320 x 320 px RGB."""
     return draw_swatch(spec, 320, IMAGE_QUERY_SEED)

@@ -89,6 +89,8 @@ _SIZES = {
 }
 _TILE_SIZES = ("60x120 cm", "60x60 cm", "30x60 cm", "80x80 cm", "20x20 cm", "120x120 cm")
 _SLIP_RATINGS = {"matte": ("R10", "R11", "R12"), "glossy": ("R9", "R10")}
+THICKNESSES_MM = (6.0, 8.5, 9.0, 10.0, 12.0, 20.0)
+"""Thicknesses that products come in."""
 _LIGHT = frozenset({"white", "beige", "grey", "pink", "yellow"})
 _WARM = frozenset({"beige", "brown", "red", "orange", "yellow"})
 
@@ -156,6 +158,23 @@ def style_of(material: str, colour: str, pattern: str, finish: str) -> str:
     return "modern"
 
 
+def sizes_of(material: str) -> tuple[str, ...]:
+    """The sizes that a material is sold in, for example ("20x120 cm", ...) for oak."""
+    return _SIZES.get(material, _TILE_SIZES)
+
+
+def slip_ratings_of(material: str, finish: str) -> tuple[str, ...]:
+    """The DIN 51130 classes that a surface can have; none for wool, which is not rated."""
+    return () if material == "wool" else _SLIP_RATINGS[finish]
+
+
+def applications_of(material: str, slip_rating: str | None) -> tuple[str, ...]:
+    """Where a product may be laid."""
+    wall = () if material == "wool" else ("wall",)
+    outdoor = ("outdoor",) if slip_rating in ("R11", "R12") else ()
+    return ("floor", *wall, *outdoor)
+
+
 def is_held_out(material: str, colour: str, pattern: str) -> bool:
     """Tell whether a combination is kept from training.
 
@@ -188,16 +207,29 @@ def make_products(count: int, seed: int = 0, split: Split = "all") -> list[Produ
     return [_product(index, look, seed) for index, look in looks[:count]]
 
 
+def product_of(material: str, colour: str, pattern: str, finish: str, seed: int = 0) -> ProductSpec:
+    """Return the product of one look, as `make_products` with this seed draws it.
+
+    Raises:
+        ValueError: a value is none of the grid's.
+    """
+    index = 0
+    for values, value in (
+        (MATERIALS, material),
+        (COLOURS, colour),
+        (PATTERNS, pattern),
+        (FINISHES, finish),
+    ):
+        index = index * len(values) + values.index(value)
+    return _product(index, (material, colour, pattern, finish), seed)
+
+
 def _product(index: int, look: tuple[str, str, str, str], seed: int) -> ProductSpec:
     material, colour, pattern, finish = look
     rng = random.Random(f"{seed}:{index}")
     collection = rng.choice(_COLLECTIONS[material])
-    slip_rating = None if material == "wool" else rng.choice(_SLIP_RATINGS[finish])
-    applications = ["floor"]
-    if material != "wool":
-        applications.append("wall")
-    if slip_rating in ("R11", "R12"):
-        applications.append("outdoor")
+    ratings = slip_ratings_of(material, finish)
+    slip_rating = rng.choice(ratings) if ratings else None
     return ProductSpec(
         sku=f"{_SKU_CODES[material]}-{index:05d}",
         name=f"{collection} {colour.title()} {pattern.title()}",
@@ -206,8 +238,8 @@ def _product(index: int, look: tuple[str, str, str, str], seed: int) -> ProductS
         colour=colour,
         pattern=pattern,
         finish=finish,
-        size=rng.choice(_SIZES.get(material, _TILE_SIZES)),
+        size=rng.choice(sizes_of(material)),
         slip_rating=slip_rating,
-        thickness_mm=rng.choice((6.0, 8.5, 9.0, 10.0, 12.0, 20.0)),
-        applications=tuple(applications),
+        thickness_mm=rng.choice(THICKNESSES_MM),
+        applications=applications_of(material, slip_rating),
     )

@@ -10,6 +10,7 @@ from embedding_assets.analysis.local import LocalAnalyzer
 from embedding_assets.analysis.protocol import VisionAnalyzer
 from embedding_assets.analysis.qwen_provider import open_qwen
 from embedding_assets.analysis.to_text import TEMPLATE_VERSION
+from embedding_assets.encoders.aspects import aspect_method
 from embedding_assets.encoders.slig import OpenClipEncoder
 from embedding_assets.encoders.text import TextEmbedder
 from embedding_assets.encoders.text_provider import open_text_embedder
@@ -88,6 +89,7 @@ def open_slig_embedder(
         database,
         image_store,
         open_encoder(settings),
+        aspect_method=aspect_method(settings.aspect_method),
         batch_size=settings.batch_size if batch_size is None else batch_size,
         max_retries=settings.max_retries if max_retries is None else max_retries,
         max_throttle_wait_s=settings.max_throttle_wait_s,

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
+    Computed,
     DateTime,
     Float,
     ForeignKey,
@@ -17,13 +18,14 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Text,
     Uuid,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 FLAGS = {
@@ -37,10 +39,29 @@ FLAGS = {
 }
 """Logical collection name -> flag on document_images that says whether the image has a vector in it."""
 
-INDEXED_FLAGS = ("has_slig_embedding", "has_understanding_embedding", "has_text_embedding")
-"""Flags with a partial index on what is missing: one for each encoding of an image or its texts. The four aspects
-come from the visual encoding; what lacks one is found by document. Every such index makes every change of any flag
-dearer (7 instead of 3 cost a quarter of the bulk write's speed: benchmarks/bulk_write.py)."""
+SLIG_FLAGS = (
+    "has_slig_embedding",
+    "has_color_slig",
+    "has_texture_slig",
+    "has_style_slig",
+    "has_material_slig",
+)
+"""Flags of the vectors that come from one visual encoding of an image and are written together."""
+
+ALL_SLIG = "has_all_slig"
+"""Whether an image has all of `SLIG_FLAGS`, a column that Postgres derives from them: the flag of the SLIG stage. An
+image embedded before there were aspects lacks it, and so is due again."""
+
+INDEXED_FLAGS = (ALL_SLIG, "has_understanding_embedding", "has_text_embedding")
+"""Flags with a partial index on what is missing: one for each encoding of an image or its texts. Every such index
+makes every change of any flag dearer (7 instead of 3 cost a quarter of the bulk write's speed:
+benchmarks/bulk_write.py)."""
+
+CODES_OF_IMAGE = (
+    "embedding_assets_codes((((((reference || ' '::text) || COALESCE(caption, ''::text)) || ' '::text) || "
+    "COALESCE(nearby_text, ''::text)) || ' '::text) || COALESCE(vision_analysis::text, ''::text))"
+)
+"""Codes (sizes, ratings, article numbers) of an image, as SQL over its row; the function is migration 0003's."""
 
 
 class Base(DeclarativeBase):
@@ -113,6 +134,12 @@ class DocumentImage(Base):
             )
             for flag in INDEXED_FLAGS
         ),
+        Index(
+            "ix_document_images_codes",
+            "codes",
+            postgresql_using="gin",
+            postgresql_where=text("codes IS NOT NULL"),
+        ),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
@@ -156,6 +183,12 @@ class DocumentImage(Base):
     has_material_slig: Mapped[bool] = _flag()
     has_understanding_embedding: Mapped[bool] = _flag()
     has_text_embedding: Mapped[bool] = _flag()
+    has_all_slig: Mapped[bool] = mapped_column(Boolean, Computed(" AND ".join(SLIG_FLAGS), persisted=True))
+    codes: Mapped[str | None] = mapped_column(
+        TSVECTOR,
+        Computed(CODES_OF_IMAGE, persisted=True),
+        comment="sizes, ratings and article numbers in its texts; null: none",
+    )
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
 
@@ -229,4 +262,48 @@ class EmbeddingSpaceRow(Base):
     images_per_second: Mapped[float | None] = mapped_column(
         Float, comment="speed that runs measured; sizes Dagster steps"
     )
+    projection: Mapped[bytes | None] = mapped_column(
+        LargeBinary,
+        comment="what makes its vectors from visual ones: little-endian float32, rows x dimension",
+    )
     created_at: Mapped[datetime] = _now()
+
+
+class SearchCalibration(Base):
+    """How high scores are in a collection: what fused search scales each arm's cosines by."""
+
+    __tablename__ = "search_calibrations"
+
+    collection: Mapped[str] = mapped_column(
+        ForeignKey("embedding_spaces.collection", ondelete="CASCADE"), primary_key=True
+    )
+    query_kind: Mapped[str] = mapped_column(Text, primary_key=True, comment="text or image")
+    low: Mapped[float] = mapped_column(Float, comment="mean cosine of a query and any image: scaled to 0")
+    high: Mapped[float] = mapped_column(
+        Float, comment="mean cosine of a query and its best image: scaled to 1"
+    )
+    queries: Mapped[int] = mapped_column(Integer, comment="queries that it was measured with")
+    vectors: Mapped[int] = mapped_column(Integer, comment="vectors that it was measured on")
+    rows: Mapped[int] = mapped_column(BigInteger, comment="vectors in the collection at that time")
+    computed_at: Mapped[datetime] = _now()
+
+
+class CoverageHistory(Base):
+    """What coverage was at some moment, summed over a workspace's documents, for each stage."""
+
+    __tablename__ = "coverage_history"
+    __table_args__ = (Index("ix_coverage_history_taken_at", "taken_at"),)
+
+    workspace_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    stage: Mapped[str] = mapped_column(Text, primary_key=True)
+    taken_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now(), primary_key=True
+    )
+    documents: Mapped[int] = mapped_column(Integer)
+    complete: Mapped[int] = mapped_column(Integer, comment="documents whose partition may be materialized")
+    images: Mapped[int] = mapped_column(BigInteger)
+    embedded: Mapped[int] = mapped_column(BigInteger)
+    skipped: Mapped[int] = mapped_column(BigInteger)
+    rejected: Mapped[int] = mapped_column(BigInteger)
+    missing: Mapped[int] = mapped_column(BigInteger)
+    failures: Mapped[dict[str, int]] = mapped_column(JSONB, comment="error class -> open failure records")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, text
 
-from embedding_assets.encoders.protocol import EmbeddingSpace
+from embedding_assets.encoders.protocol import EmbeddingSpace, Vectors
 from embedding_assets.errors import SpaceMismatch
 from embedding_assets.store.models import FLAGS
 from embedding_assets.store.schema import SCHEMA_LOCK
@@ -21,6 +22,14 @@ UNDERSTANDING = "image_understanding_embeddings"
 """Logical name of the collection of understanding vectors."""
 TEXT = "image_text_embeddings"
 """Logical name of the collection of the text around images."""
+COLOR = "image_color_embeddings"
+"""Logical name of the collection of colour vectors, one of the four aspects of the visual vector."""
+TEXTURE = "image_texture_embeddings"
+STYLE = "image_style_embeddings"
+MATERIAL = "image_material_embeddings"
+
+ASPECT_COLLECTIONS = {"color": COLOR, "texture": TEXTURE, "style": STYLE, "material": MATERIAL}
+"""Aspect (`encoders.aspects.ASPECTS`) -> logical name of its collection."""
 
 MAX_DIMENSION = 16_000
 """pgvector's limit for the type `vector`."""
@@ -40,6 +49,7 @@ class Collection:
         space_id: the space of its vectors.
         description: the space's fields.
         images_per_second: speed that runs measured; None before the first.
+        projection_bytes: `projection` as it is stored.
     """
 
     logical_name: str
@@ -49,6 +59,16 @@ class Collection:
     space_id: str
     description: dict[str, Any]
     images_per_second: float | None = None
+    projection_bytes: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def projection(self) -> Vectors | None:
+        """What makes its vectors from visual ones (`encoders.aspects`), float32, shape (rows, dimension); None for
+        vectors that are made otherwise."""
+        if self.projection_bytes is None:
+            return None
+        stored = np.frombuffer(self.projection_bytes, dtype="<f4")
+        return stored.reshape(-1, self.dimension).astype(np.float32)
 
     @property
     def qualified(self) -> str:
@@ -69,6 +89,7 @@ def _to_collection(row: Any) -> Collection:
         row.space_id,
         dict(row.description),
         row.images_per_second,
+        None if row.projection is None else bytes(row.projection),
     )
 
 
@@ -78,6 +99,23 @@ def active_collection(connection: Connection, logical_name: str) -> Collection |
         text("SELECT * FROM embedding_spaces WHERE logical_name = :name AND active"), {"name": logical_name}
     ).first()
     return _to_collection(row) if row else None
+
+
+def active_collections(connection: Connection) -> dict[str, Collection]:
+    """The active collection of every logical name that has one, in one query."""
+    rows = connection.execute(text("SELECT * FROM embedding_spaces WHERE active ORDER BY id")).all()
+    return {row.logical_name: _to_collection(row) for row in rows}
+
+
+def existing_collections(connection: Connection) -> dict[str, Collection]:
+    """The active collections whose table is there, by logical name: somebody may have dropped one."""
+    rows = connection.execute(
+        text(
+            "SELECT s.* FROM embedding_spaces s "
+            "JOIN pg_tables t ON t.schemaname = 'vecs' AND t.tablename = s.collection WHERE s.active ORDER BY s.id"
+        )
+    ).all()
+    return {row.logical_name: _to_collection(row) for row in rows}
 
 
 def all_collections(connection: Connection) -> list[Collection]:
@@ -104,10 +142,16 @@ def check_space(collection: Collection, space: EmbeddingSpace) -> None:
     )
 
 
-def ensure_collection(connection: Connection, logical_name: str, space: EmbeddingSpace) -> Collection:
+def ensure_collection(
+    connection: Connection, logical_name: str, space: EmbeddingSpace, projection: Vectors | None = None
+) -> Collection:
     """The active collection for vectors of `space`; makes and activates it where there is none yet.
 
     Safe to call from many processes at once: making takes an advisory lock for the transaction.
+
+    Args:
+        projection: kept with a collection that is made now, float32, shape (rows, dimension). A collection that is
+            there already keeps its own: use the one that is returned.
 
     Raises:
         SpaceMismatch: another space is active.
@@ -118,7 +162,7 @@ def ensure_collection(connection: Connection, logical_name: str, space: Embeddin
         collection = active_collection(connection, logical_name)
     if collection is None:
         collection = _reactivate(connection, logical_name, space) or _make_collection(
-            connection, logical_name, space
+            connection, logical_name, space, projection
         )
     check_space(collection, space)
     return collection
@@ -135,7 +179,9 @@ def _reactivate(connection: Connection, logical_name: str, space: EmbeddingSpace
     return _to_collection(row) if row else None
 
 
-def _make_collection(connection: Connection, logical_name: str, space: EmbeddingSpace) -> Collection:
+def _make_collection(
+    connection: Connection, logical_name: str, space: EmbeddingSpace, projection: Vectors | None
+) -> Collection:
     if not 0 < space.dimension <= MAX_DIMENSION:
         raise SpaceMismatch(f"{space} has {space.dimension} dimensions; pgvector takes 1 to {MAX_DIMENSION}")
     taken = connection.execute(
@@ -151,8 +197,9 @@ def _make_collection(connection: Connection, logical_name: str, space: Embedding
     )
     row = connection.execute(
         text(
-            "INSERT INTO embedding_spaces (logical_name, space_id, collection, dimension, description, active) "
-            "VALUES (:logical_name, :space_id, :collection, :dimension, CAST(:description AS jsonb), true) "
+            "INSERT INTO embedding_spaces "
+            "(logical_name, space_id, collection, dimension, description, active, projection) VALUES "
+            "(:logical_name, :space_id, :collection, :dimension, CAST(:description AS jsonb), true, :projection) "
             "RETURNING *"
         ),
         {
@@ -161,6 +208,7 @@ def _make_collection(connection: Connection, logical_name: str, space: Embedding
             "collection": table,
             "dimension": space.dimension,
             "description": json.dumps({**space.identity(), "label": space.label}),
+            "projection": None if projection is None else projection.astype("<f4").tobytes(),
         },
     ).one()
     return _to_collection(row)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from embedding_assets.encoders.protocol import Vectors
 from embedding_assets.errors import SpaceMismatch, StoreUnavailable
+from embedding_assets.keys import DocumentKey
 from embedding_assets.store.spaces import Collection
 
 METADATA = (
@@ -261,6 +262,45 @@ def copy_known_vectors(
     return complete
 
 
+def read_vectors_lacking(
+    connection: Connection,
+    key: DocumentKey,
+    collection: Collection,
+    flag: str,
+    *,
+    after: uuid.UUID | None = None,
+    limit: int = 1_000,
+) -> tuple[list[uuid.UUID], Vectors]:
+    """Vectors of a document's images that are in a collection but lack another flag.
+
+    Args:
+        flag: flag column that they lack.
+        after: only ids behind this one, to read page by page.
+        limit: how many at most.
+
+    Returns:
+        Ids in their order, and float32 of shape (n, collection.dimension).
+    """
+    rows = connection.execute(
+        text(
+            "SELECT i.id, CAST(v.vec AS real[]) AS vec FROM document_images i "
+            f"JOIN {collection.qualified} v ON v.id = i.id::text "
+            "WHERE i.workspace_id = :workspace AND i.document_id = :document AND i.status = 'ready' "
+            f"AND i.{collection.flag} AND NOT i.{flag} "
+            "AND (CAST(:after AS uuid) IS NULL OR i.id > CAST(:after AS uuid)) "
+            "ORDER BY i.id LIMIT :limit"
+        ),
+        {
+            "workspace": key.workspace_id,
+            "document": key.document_id,
+            "after": str(after) if after else None,
+            "limit": limit,
+        },
+    ).all()
+    vectors = np.asarray([row.vec for row in rows], dtype=np.float32)
+    return [row.id for row in rows], vectors.reshape(len(rows), collection.dimension)
+
+
 def refresh_metadata(
     connection: Connection, workspace_id: str, document_id: str, collection: Collection
 ) -> int:
@@ -286,6 +326,47 @@ def drop_unflagged(
         ),
         {"workspace": workspace_id, "document": document_id},
     ).rowcount
+
+
+def forget_vectors(
+    connection: Connection, key: DocumentKey, collections: Sequence[Collection], *, stage: str
+) -> int:
+    """Removes all vectors that a document has in some collections, with their flags: its images are due again.
+
+    What the stage had left out (`stage_skips`) is due again too.
+
+    Returns:
+        How many images lost a flag.
+    """
+    if not collections:
+        return 0
+    flags = [collection.flag for collection in collections]
+    where = "i.workspace_id = :workspace AND i.document_id = :document"
+    parameters = {"workspace": key.workspace_id, "document": key.document_id, "stage": stage}
+    ids = (
+        connection.execute(
+            text(f"SELECT i.id FROM document_images i WHERE {where} ORDER BY i.id FOR NO KEY UPDATE"),
+            parameters,
+        )
+        .scalars()
+        .all()
+    )
+    delete_vectors(connection, ids, collections)
+    flagged = connection.execute(
+        text(
+            f"UPDATE document_images i SET {', '.join(f'{flag} = false' for flag in flags)}, updated_at = now() "
+            f"WHERE {where} AND ({' OR '.join(flags)})"
+        ),
+        parameters,
+    ).rowcount
+    connection.execute(
+        text(
+            "UPDATE document_images i SET stage_skips = i.stage_skips - CAST(:stage AS text), updated_at = now() "
+            f"WHERE {where} AND jsonb_exists(i.stage_skips, :stage)"
+        ),
+        parameters,
+    )
+    return flagged
 
 
 def delete_vectors(

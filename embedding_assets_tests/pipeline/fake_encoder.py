@@ -34,7 +34,7 @@ class PreparedImage:
 
 
 class FakeEncoder:
-    """Implements `encoders.protocol.ImageEncoder`.
+    """Implements `encoders.protocol.Encoder`.
 
     Attributes:
         prepare_faults, encode_faults: errors still to be raised for an image, by its content hash. Each try of
@@ -77,6 +77,10 @@ class FakeEncoder:
             raise faults[0]
         self.calls.append(contents)
         return np.stack([vector_of(content, self._space.dimension) for content in contents])
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """A vector drawn from each text's hash."""
+        return np.stack([vector_of(content_of(text.encode()), self._space.dimension) for text in texts])
 
     @property
     def encoded(self) -> Counter[str]:

@@ -25,6 +25,7 @@ from embedding_assets.store.images import (
     save_images,
     skip_images,
 )
+from embedding_assets.store.models import ALL_SLIG, SLIG_FLAGS
 from embedding_assets.store.spaces import SLIG, all_collections, ensure_collection
 from embedding_assets.store.vectors import write_embeddings
 from embedding_assets_tests.factories import (
@@ -268,7 +269,7 @@ def explain_lacking(database: Database) -> dict[str, Any]:
             raise Shown
 
         with pytest.raises(Shown):
-            images_lacking(connection, DOC, FLAG, "slig")
+            images_lacking(connection, DOC, ALL_SLIG, "slig")
     assert "document_images" in statements[0]
     plan = captured[0]
     return (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]
@@ -294,8 +295,9 @@ def test_asking_what_is_to_do_uses_an_index_and_does_not_grow_with_other_documen
         )
     add = text(
         "INSERT INTO document_images (id, workspace_id, document_id, image_index, occurrence, content_hash, status,"
-        " reference, has_slig_embedding) SELECT gen_random_uuid(), 'shop', 'other' || d, i, 0, md5(d || '/' || i),"
-        " 'ready', 'x', :done FROM generate_series(CAST(:first AS int), :last) d, generate_series(0, 49) i"
+        f" reference, {', '.join(SLIG_FLAGS)}) SELECT gen_random_uuid(), 'shop', 'other' || d, i, 0,"
+        f" md5(d || '/' || i), 'ready', 'x'{', :done' * len(SLIG_FLAGS)}"
+        " FROM generate_series(CAST(:first AS int), :last) d, generate_series(0, 49) i"
     )
     with database.transaction() as connection:
         connection.execute(add, {"first": 1, "last": 20, "done": False})
@@ -309,7 +311,7 @@ def test_asking_what_is_to_do_uses_an_index_and_does_not_grow_with_other_documen
     scans = [n for n in nodes(after) if n.get("Relation Name") == "document_images"]
     assert scans
     indexes = [n.get("Index Name") for n in nodes(after) if "Index Name" in n]
-    assert "ix_document_images_lacking_slig_embedding" in indexes
+    assert "ix_document_images_lacking_all_slig" in indexes
     assert not [
         n for n in nodes(after) if n["Node Type"] == "Seq Scan" and n["Relation Name"] == "document_images"
     ]

@@ -1,0 +1,94 @@
+"""Ranked images become hits: what a person wants to see of each, near-duplicates folded where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from sqlalchemy import Connection
+
+from embedding_assets.analysis.schema import VisionAnalysis
+from embedding_assets.analysis.to_text import analysis_to_text
+from embedding_assets.keys import DocumentKey
+from embedding_assets.search.fusion import Scores, fold_duplicates
+from embedding_assets.search.request import SearchRequest
+from embedding_assets.search.result import Hit
+from embedding_assets.store.search import ScoreTable, describe_hits, vectors_of_images
+from embedding_assets.store.spaces import Collection
+
+
+def describe(
+    connection: Connection,
+    request: SearchRequest,
+    arms: Sequence[str],
+    table: ScoreTable,
+    scores: Scores,
+    fused: Scores,
+    order: Sequence[int],
+    codes: Sequence[str],
+    visual: Collection | None,
+    folding: tuple[int, float],
+) -> list[Hit]:
+    """The first `request.top_k` of the order as hits.
+
+    Args:
+        arms: names of the columns of `scores`.
+        table: the scored images.
+        scores: calibrated, shape (n, arms), NaN where there is none.
+        fused: shape (n,).
+        order: positions from best to worst.
+        codes: codes that the query holds.
+        visual: collection of visual vectors, which near-duplicates are told by.
+        folding: how many times top_k images are looked at for near-duplicates, and from which cosine two are such.
+    """
+    times, most_alike = folding
+    looked_at = list(order[: request.top_k * (times if request.diversity else 1)])
+    ids = [table.ids[n] for n in looked_at]
+    rows = describe_hits(connection, request.workspace_id, ids)
+    groups: list[tuple[int, list[int]]] = [(n, []) for n in range(len(ids))]
+    if request.diversity:
+        vectors = vectors_of_images(connection, request.workspace_id, ids, visual) if visual else {}
+        hashes = [rows[i].content_hash for i in ids]
+        groups = fold_duplicates(range(len(ids)), hashes, [vectors.get(i) for i in ids], most_alike)
+    hits = []
+    for place, folded in groups[: request.top_k]:
+        position, row = looked_at[place], rows[ids[place]]
+        own = dict(zip(arms, scores[position].tolist(), strict=True))
+        hits.append(
+            Hit(
+                image_id=ids[place],
+                score=float(fused[position]),
+                scores={arm: None if np.isnan(score) else score for arm, score in own.items()},
+                document=DocumentKey(request.workspace_id, row.document_id),
+                page_number=row.page_number,
+                reference=row.reference,
+                caption=row.caption,
+                store_key=row.store_key,
+                width=row.width,
+                height=row.height,
+                matched_text=_matched_text(row, own),
+                matched_codes=tuple(code for code in codes if code in (row.codes or ())),
+                duplicates=tuple(ids[n] for n in folded),
+            )
+        )
+    return hits
+
+
+def _matched_text(row: Any, scores: dict[str, float]) -> str | None:
+    """What the image is found by in words: its analysis, unless its document's own words fit the query better."""
+    nearby = row.nearby_text or row.caption
+    analysed = _analysis_text(row.vision_analysis)
+    understood, said = scores.get("understanding", -np.inf), scores.get("text", -np.inf)
+    first, second = (analysed, nearby) if not said > understood else (nearby, analysed)
+    return first or second
+
+
+def _analysis_text(analysis: dict[str, Any] | None) -> str | None:
+    if not analysis:
+        return None
+    try:
+        return analysis_to_text(VisionAnalysis(**analysis)) or None
+    except ValidationError:
+        return None  # of another schema version; the stage `understanding` reports it

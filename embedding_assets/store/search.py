@@ -1,0 +1,426 @@
+"""What search asks of the database: which images are in scope, who is near, and how near exactly.
+
+Two ways to the same answer. Where few images are in scope, all of them get all scores in one statement, and nothing
+is approximate. Where many are, each arm's nearest come from its HNSW index, filtered while the index is walked
+(pgvector's iterative scan), and one statement computes the scores that the candidates lack.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from embedding_assets.encoders.protocol import Vectors
+from embedding_assets.errors import PermanentError
+from embedding_assets.store.indexes import VectorIndex
+from embedding_assets.store.spaces import Collection
+
+Scores = NDArray[np.float64]
+
+COLUMNS = {
+    "page_number": "i.page_number",
+    "quality_score": "i.quality_score",
+    "width": "i.width",
+    "height": "i.height",
+    "byte_size": "i.byte_size",
+    "image_format": "i.image_format",
+    "content_hash": "i.content_hash",
+    "document_id": "i.document_id",
+}
+"""Names that filters take for columns of an image's row; every other name is a key of what the caller posted along
+with the image (`document_images.extra`)."""
+
+_NUMERIC = {"page_number", "quality_score", "width", "height", "byte_size"}
+_OPERATORS = {"$eq": "=", "$ne": "<>", "$lt": "<", "$lte": "<=", "$gt": ">", "$gte": ">=", "$in": "in"}
+_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+MAX_CONDITIONS = 16
+MAX_LISTED = 100
+MAX_CODES = 16
+"""Codes of a query that are looked for."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison of an image's field: `name operator value`; the value of "$in" is a tuple."""
+
+    name: str
+    operator: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which images a search may find. Always those of one workspace.
+
+    Attributes:
+        workspace_id: the workspace.
+        document_id: only images of this document.
+        first_page, last_page: only these pages, both included.
+        conditions: all have to hold.
+        without: images that are left out.
+    """
+
+    workspace_id: str
+    document_id: str | None = None
+    first_page: int | None = None
+    last_page: int | None = None
+    conditions: tuple[Condition, ...] = ()
+    without: tuple[uuid.UUID, ...] = ()
+
+    @property
+    def is_whole_workspace(self) -> bool:
+        """Whether nothing but the workspace narrows it (single images left out do not count)."""
+        return self.document_id is None and not (self.first_page or self.last_page or self.conditions)
+
+
+@dataclass(frozen=True)
+class ArmQuery:
+    """One arm's question.
+
+    Attributes:
+        arm: its name.
+        collection: where its vectors are.
+        vector: float32, shape (collection.dimension,), of any length but zero.
+        index: the index to use; None scans exactly.
+    """
+
+    arm: str
+    collection: Collection
+    vector: Vectors
+    index: VectorIndex | None = None
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Exact scores of images.
+
+    Attributes:
+        ids: n images.
+        cosines: shape (n, arms); NaN where an image has no vector in an arm.
+        codes: shape (n,), how many of the query's codes the image's texts hold.
+    """
+
+    ids: list[uuid.UUID]
+    cosines: Scores
+    codes: NDArray[np.int64]
+
+
+def parse_filters(filters: Mapping[str, Any]) -> tuple[Condition, ...]:
+    """Conditions of a filter like those of vecs: {"name": {"$gte": 0.5}}, {"name": "value"} for equality.
+
+    Names are those of `COLUMNS`, or keys that came with posted images. Operators: $eq, $ne, $lt, $lte, $gt, $gte, $in.
+    All conditions have to hold. An image that lacks the field does not fit.
+
+    Raises:
+        PermanentError: an operator, a name or a value is not understood; the message says which.
+    """
+    if not isinstance(filters, Mapping):
+        raise PermanentError(f"filters are {type(filters).__name__}; expected an object of name: condition")
+    conditions = []
+    for name, wanted in filters.items():
+        if not isinstance(name, str) or not _KEY.fullmatch(name):
+            raise PermanentError(
+                f"filter {str(name)[:80]!r}: expected a name of A-Z a-z 0-9 _ . -, up to 64 characters"
+            )
+        comparisons = wanted if isinstance(wanted, Mapping) else {"$eq": wanted}
+        for operator, value in comparisons.items():
+            conditions.append(_condition(name, operator, value))
+    if len(conditions) > MAX_CONDITIONS:
+        raise PermanentError(f"{len(conditions)} conditions; {MAX_CONDITIONS} is the limit")
+    return tuple(conditions)
+
+
+def _condition(name: str, operator: str, value: Any) -> Condition:
+    if operator not in _OPERATORS:
+        raise PermanentError(f"filter {name}: no operator {operator!r}; expected {', '.join(_OPERATORS)}")
+    if operator == "$in":
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_LISTED:
+            raise PermanentError(f"filter {name}: $in takes a list of 1 to {MAX_LISTED} values")
+        kinds = {_kind(name, item) for item in value}
+        if len(kinds) > 1:
+            raise PermanentError(f"filter {name}: the values of $in have to be of one type")
+        return Condition(name, operator, tuple(value))
+    kind = _kind(name, value)
+    if kind is bool and operator not in ("$eq", "$ne"):
+        raise PermanentError(f"filter {name}: true and false can only be compared by $eq and $ne")
+    return Condition(name, operator, value)
+
+
+def _kind(name: str, value: Any) -> type:
+    kind = float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
+    if kind not in (float, str, bool) or (kind is float and not np.isfinite(value)):
+        raise PermanentError(
+            f"filter {name}: expected a text, a finite number, true or false, got {str(value)[:80]!r}"
+        )
+    if kind is str and ("\0" in value or len(value) > 1_000):
+        raise PermanentError(f"filter {name}: a text has up to 1,000 characters and no NUL")
+    if name in COLUMNS and (kind is float) != (name in _NUMERIC):
+        raise PermanentError(
+            f"filter {name}: expected {'a number' if name in _NUMERIC else 'a text'}, got {value!r}"
+        )
+    return kind
+
+
+def scope_sql(scope: Scope) -> tuple[str, dict[str, Any]]:
+    """A scope as SQL over document_images AS i, and its parameters."""
+    parts = ["i.workspace_id = :workspace", "i.status = 'ready'"]
+    parameters: dict[str, Any] = {"workspace": scope.workspace_id}
+    if scope.document_id is not None:
+        parts.append("i.document_id = :document")
+        parameters["document"] = scope.document_id
+    if scope.first_page is not None:
+        parts.append("i.page_number >= :first_page")
+        parameters["first_page"] = scope.first_page
+    if scope.last_page is not None:
+        parts.append("i.page_number <= :last_page")
+        parameters["last_page"] = scope.last_page
+    if scope.without:
+        parts.append("i.id <> ALL(CAST(:without AS uuid[]))")
+        parameters["without"] = [str(i) for i in scope.without]
+    for number, condition in enumerate(scope.conditions):
+        parts.append(_comparison(condition, number, parameters))
+    return " AND ".join(parts), parameters
+
+
+def _comparison(condition: Condition, number: int, parameters: dict[str, Any]) -> str:
+    operator = _OPERATORS[condition.operator]
+    value = condition.value
+    sample = value[0] if isinstance(value, tuple) else value
+    parameters[f"value{number}"] = list(value) if isinstance(value, tuple) else value
+    compared = f"= ANY(:value{number})" if operator == "in" else f"{operator} :value{number}"
+    if condition.name in COLUMNS:
+        return f"{COLUMNS[condition.name]} {compared}"
+    parameters[f"key{number}"] = condition.name
+    kind = (
+        "boolean" if isinstance(sample, bool) else "number" if isinstance(sample, int | float) else "string"
+    )
+    cast = {"boolean": "boolean", "number": "float8", "string": "text"}[kind]
+    # The type is asked first: a text among numbers must not break the cast.
+    return (
+        f"CASE WHEN jsonb_typeof(i.extra -> :key{number}) = '{kind}' "
+        f"THEN CAST(i.extra ->> :key{number} AS {cast}) {compared} ELSE false END"
+    )
+
+
+def codes_in(connection: Connection, query: str) -> list[str]:
+    """Sizes, ratings and article numbers in a text, spelled as `document_images.codes` spells them."""
+    found = connection.execute(
+        text("SELECT tsvector_to_array(embedding_assets_codes(:query))"), {"query": query}
+    ).scalar()
+    return list(found or [])[:MAX_CODES]
+
+
+def count_scope(connection: Connection, scope: Scope, most: int) -> int:
+    """How many images are in scope, counted up to `most` + 1."""
+    where, parameters = scope_sql(scope)
+    return int(
+        connection.execute(
+            text(f"SELECT count(*) FROM (SELECT FROM document_images i WHERE {where} LIMIT :most) n"),
+            {**parameters, "most": most + 1},
+        ).scalar_one()
+    )
+
+
+def begin_search(connection: Connection, timeout_s: float, ef_search: int) -> None:
+    """Makes the transaction read-only and bounded, and sets how the indexes are walked; all ends with it."""
+    connection.execute(
+        text(
+            "SET TRANSACTION READ ONLY; "
+            "SELECT set_config('statement_timeout', :timeout, true), set_config('hnsw.ef_search', :ef, true), "
+            "set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('jit', 'off', true)"
+        ),
+        {"timeout": str(max(1, round(timeout_s * 1000))), "ef": str(min(1_000, max(1, ef_search)))},
+    )
+
+
+def vector_text(vector: Vectors) -> str:
+    """A vector as pgvector reads it."""
+    return "[" + ",".join(map(repr, vector.astype(float).tolist())) + "]"
+
+
+def exact_scores(
+    connection: Connection,
+    scope: Scope,
+    arms: Sequence[ArmQuery],
+    codes: Sequence[str] = (),
+    ids: Sequence[uuid.UUID] | None = None,
+) -> ScoreTable:
+    """Scores of every image in scope, or of those among `ids` that are.
+
+    Args:
+        arms: what to score by; may be empty where there are codes.
+        codes: the query's codes, of `codes_in`.
+    """
+    where, parameters = scope_sql(scope)
+    if ids is not None:
+        where += " AND i.id = ANY(CAST(:ids AS uuid[]))"
+        parameters["ids"] = [str(i) for i in ids]
+    selected = ["i.id"]
+    joins = []
+    for number, arm in enumerate(arms):
+        selected.append(f"1 - (v{number}.vec <=> CAST(:q{number} AS vector)) AS s{number}")
+        joins.append(f"LEFT JOIN {arm.collection.qualified} v{number} ON v{number}.id = i.id::text")
+        parameters[f"q{number}"] = vector_text(arm.vector)
+    selected.append(f"{_codes_sql(codes, parameters)} AS found")
+    rows = connection.execute(
+        text(
+            f"SELECT {', '.join(selected)} FROM document_images i {' '.join(joins)} WHERE {where} ORDER BY i.id"
+        ),
+        parameters,
+    ).all()
+    cosines = np.asarray([row[1:-1] for row in rows], dtype=np.float64).reshape(len(rows), len(arms))
+    return ScoreTable(
+        [row[0] for row in rows], cosines, np.asarray([row[-1] for row in rows], dtype=np.int64)
+    )
+
+
+def _codes_sql(codes: Sequence[str], parameters: dict[str, Any]) -> str:
+    """How many of the codes an image's texts hold, as SQL over document_images AS i."""
+    parts = []
+    for number, code in enumerate(codes):
+        parameters[f"code{number}"] = _lexeme(code)
+        parts.append(f"coalesce((i.codes @@ CAST(:code{number} AS tsquery))::int, 0)")
+    return " + ".join(parts) or "0"
+
+
+def _lexeme(code: str) -> str:
+    """A tsquery of one lexeme as it is; codes hold a-z 0-9 . _ - only, and quotes keep those from being syntax."""
+    return f"'{code}'"
+
+
+def nearest_by_arm(
+    connection: Connection, scope: Scope, arms: Sequence[ArmQuery], limit: int
+) -> dict[str, list[tuple[uuid.UUID, float]]]:
+    """For each arm the nearest images in scope by its index, one statement for all arms.
+
+    Vectors that belong to no image (a vecs client may store its own) and images of other workspaces are left out here;
+    `exact_scores` asks the image rows once more.
+
+    Returns:
+        By arm (image id, cosine similarity), most similar first, at most `limit`.
+    """
+    where, parameters = scope_sql(scope)
+    parameters["limit"] = limit
+    parts = []
+    for number, arm in enumerate(arms):
+        parameters[f"q{number}"] = vector_text(arm.vector)
+        distance = _distance(arm, number)
+        conditions = "v.metadata ->> 'workspace_id' = :workspace"
+        if not scope.is_whole_workspace:
+            # Asked of each vector that the index walks by, so that the walk goes on until enough fit.
+            conditions += (
+                f" AND EXISTS (SELECT FROM document_images i WHERE i.id = {_AS_UUID} AND {where} OFFSET 0)"
+            )
+        parts.append(
+            f"(SELECT {number} AS arm, v.id, 1 - ({distance}) AS cosine FROM {arm.collection.qualified} v "
+            f"WHERE {conditions} ORDER BY {distance} LIMIT :limit)"
+        )
+    # The only sensible plan walks the index; the planner, which can't tell how many fit a filter, might not see that.
+    connection.execute(
+        text("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)")
+    )
+    rows = connection.execute(text(" UNION ALL ".join(parts)), parameters).all()
+    connection.execute(
+        text("SELECT set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true)")
+    )
+    found: dict[str, list[tuple[uuid.UUID, float]]] = {arm.arm: [] for arm in arms}
+    for row in rows:
+        if (image_id := _as_uuid(row.id)) is not None:
+            found[arms[row.arm].arm].append((image_id, float(row.cosine)))
+    return {arm: sorted(near, key=lambda one: (-one[1], str(one[0]))) for arm, near in found.items()}
+
+
+_AS_UUID = (
+    "CASE WHEN v.id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' THEN v.id::uuid END"
+)
+
+
+def _as_uuid(value: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(value)
+    except ValueError:
+        return None
+
+
+def _distance(arm: ArmQuery, number: int) -> str:
+    dimension = arm.collection.dimension
+    if arm.index is None:
+        return f"v.vec <=> CAST(:q{number} AS vector)"
+    kind = arm.index.type_name(dimension)
+    return f"({arm.index.operand(dimension, 'v')}) <=> CAST(:q{number} AS {kind})"
+
+
+def holders_of_codes(
+    connection: Connection, scope: Scope, codes: Sequence[str], limit: int
+) -> list[uuid.UUID]:
+    """Images in scope whose texts hold codes of the query: those with all of them first, then any."""
+    if not codes:
+        return []
+    where, parameters = scope_sql(scope)
+    found: list[uuid.UUID] = []
+    for joint in (" & ", " | "):
+        rows = connection.execute(
+            text(
+                f"SELECT i.id FROM document_images i WHERE {where} AND i.codes @@ CAST(:codes AS tsquery) LIMIT :limit"
+            ),
+            {**parameters, "codes": joint.join(map(_lexeme, codes)), "limit": limit},
+        ).scalars()
+        found = list(dict.fromkeys([*found, *rows]))
+        if len(found) >= limit or len(codes) == 1:
+            break
+    return found[:limit]
+
+
+def describe_hits(
+    connection: Connection, workspace_id: str, ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, Any]:
+    """What a hit shows of images, by id: document_id, page_number, reference, caption, nearby_text, store_key,
+    content_hash, width, height, vision_analysis, codes."""
+    rows = connection.execute(
+        text(
+            "SELECT id, document_id, page_number, reference, caption, nearby_text, store_key, content_hash, width, "
+            "height, vision_analysis, tsvector_to_array(codes) AS codes "
+            "FROM document_images WHERE workspace_id = :workspace AND id = ANY(CAST(:ids AS uuid[]))"
+        ),
+        {"workspace": workspace_id, "ids": [str(i) for i in ids]},
+    ).all()
+    return {row.id: row for row in rows}
+
+
+def vectors_of_images(
+    connection: Connection, workspace_id: str, ids: Sequence[uuid.UUID], collection: Collection
+) -> dict[uuid.UUID, Vectors]:
+    """Stored vectors of a workspace's images by id, float32 of shape (dimension,); images without one are left out."""
+    rows = connection.execute(
+        text(
+            f"SELECT i.id, CAST(v.vec AS real[]) AS vec FROM document_images i JOIN {collection.qualified} v "
+            "ON v.id = i.id::text WHERE i.workspace_id = :workspace AND i.id = ANY(CAST(:ids AS uuid[]))"
+        ),
+        {"workspace": workspace_id, "ids": [str(i) for i in ids]},
+    ).all()
+    return {row.id: np.asarray(row.vec, dtype=np.float32) for row in rows}
+
+
+def sample_vectors(connection: Connection, collection: Collection, count: int) -> tuple[list[str], Vectors]:
+    """Vectors of a collection, as good as drawn at random: ids are hashes, and the first of them are taken.
+
+    Maintenance: not scoped to a workspace; what is made of them are statistics of the whole collection.
+
+    Returns:
+        Ids, and float32 of shape (n, dimension), n <= `count`.
+    """
+    rows = connection.execute(
+        text(
+            f"SELECT v.id, CAST(v.vec AS real[]) AS vec FROM {collection.qualified} v ORDER BY v.id LIMIT :count"
+        ),
+        {"count": count},
+    ).all()
+    vectors = np.asarray([row.vec for row in rows], dtype=np.float32).reshape(len(rows), collection.dimension)
+    return [row.id for row in rows], vectors
