@@ -39,9 +39,9 @@ _SIZE = re.compile(
     re.IGNORECASE,
 )
 _SPECIFICATION_WORDS = re.compile(
-    r"(?:\b(?:sku|slip[- ](?:rating|resistance|class)|thick(?:ness)?|sizes?|format|pei|class)\b[\s:]*)?"
+    r"(?:\b(?:sku|(?:anti[- ]?)?slip(?:[- ](?:rating|resistance|class))?|thick(?:ness)?|sizes?|format|pei|class)\b[\s:]*)?"
     r"(?<!\w)(?=[\w.,×/-]*\d)[\w.,×/-]+(?:\s?(?:mm|cm|m|kg)\b)?"
-    r"(?:\s*(?:x|×|by)\s*(?=\d))?(?:\s*\b(?:slip[- ](?:rating|resistance|class)|thick(?:ness)?)\b)?",
+    r"(?:\s*(?:x|×|by)\s*(?=\d))?(?:\s*\b(?:(?:anti[- ]?)?slip(?:[- ](?:rating|resistance|class))?|thick(?:ness)?)\b)?",
     re.IGNORECASE,
 )
 """Words with a digit, the units behind them and the words for what they state."""
@@ -122,9 +122,19 @@ def read_query(text: str) -> QueryWords:
 
 
 def looks_of(text: str) -> str:
-    """The text without its specifications, which no picture shows: "matte grey, R11" becomes "matte grey"."""
+    """The text without its specifications, which no picture shows: "matte grey, R11" becomes "matte grey".
+
+    Nor does a picture show what else a text of specifications says of use and kind: "floor tiles 60x60" is "".
+    """
     rest = " ".join(_SPECIFICATION_WORDS.sub(" ", text).split())
-    return re.sub(r" (?=[,;:.])", "", rest).strip(" ,;:-/")
+    rest = re.sub(r" (?=[,;:.])", "", rest).strip(" ,;:-/")
+    if rest == " ".join(text.split()):
+        return rest
+    unseen = [_vocabulary().matchers[kind].pattern for kind in ("application", "category")]
+    left = rest.lower()
+    for pattern in unseen:
+        left = pattern.sub(" ", left)
+    return rest if any(word[0] not in _NO_NAMES for word in _WORD.finditer(left)) else ""
 
 
 def _capitalised(text: str) -> tuple[str, ...]:
