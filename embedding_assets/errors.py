@@ -42,6 +42,10 @@ class TransientError(EmbeddingAssetsError):
     error_class = ErrorClass.TRANSIENT
 
 
+class IndexBuildRunning(TransientError):  # noqa: N818
+    """Another process is building the vector indexes; there is one builder at a time in a database."""
+
+
 class InfrastructureError(TransientError):
     """What every batch needs is gone (the database, the model's device): no image is to blame.
 

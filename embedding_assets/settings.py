@@ -8,6 +8,7 @@ names and settings that contradict each other are refused when settings are load
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,9 @@ DEFAULT_MODEL = "ViT-B-16-SigLIP2-512"
 DEFAULT_PRETRAINED = "webli"
 DEMO_MODEL = "demo"
 
+_OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+"""What Dagster takes for an owner (dagster._core.definitions.utils.is_valid_owner)."""
+
 TextList = Annotated[list[str], NoDecode]
 """A list written as comma-separated text in the environment."""
 
@@ -43,6 +47,10 @@ class Settings(BaseSettings):
         None,
         validation_alias=AliasChoices(f"{PREFIX}DATABASE_URL", "DATABASE_URL", "database_url"),
         description="Postgres with pgvector. Unset: the embedded server under `var_dir`.",
+    )
+    direct_database_url: SecretStr | None = Field(
+        None,
+        description="The same database past its transaction pooler, for index builds. Unset: `database_url`.",
     )
     dagster_database_url: SecretStr | None = Field(
         None, description="Postgres of Dagster's own storage. Unset: `<database>_dagster` on the same server."
@@ -175,6 +183,12 @@ class Settings(BaseSettings):
         description="Batches in one Dagster step; 0: as many as take about 5 s at the measured speed.",
     )
     documents_per_run: int = Field(50, ge=1, le=1000, description="Documents in one run of a backfill.")
+    coverage_history_days: int = Field(
+        400, ge=1, description="Days for which hourly coverage is kept in `coverage_history`."
+    )
+    supported_partitions: int = Field(
+        100_000, ge=1, description="Documents that one code location is meant for; a warning comes at 80 %."
+    )
 
     # -- search ----------------------------------------------------------------------------------------------
     search_candidates: int = Field(
@@ -187,19 +201,55 @@ class Settings(BaseSettings):
         1000, ge=0, le=1_000_000, description="Vectors of query texts that a process keeps."
     )
 
+    # -- vector indexes --------------------------------------------------------------------------------------
+    index_min_rows: int = Field(
+        1_000, ge=0, description="A collection with fewer vectors gets no index: scanning it is fast."
+    )
+    index_halfvec: bool = Field(
+        True,
+        description="Whether indexes hold 16-bit numbers: half the size; vectors themselves stay 32-bit.",
+    )
+    index_m: int = Field(
+        16, ge=2, le=100, description="Neighbours that HNSW keeps for each vector and layer."
+    )
+    index_ef_construction: int = Field(
+        64, ge=4, le=1000, description="Candidates that HNSW looks at for each vector while it is built."
+    )
+    index_memory_mb: int = Field(
+        1024, ge=64, description="Memory that the server may use to build one index (MiB)."
+    )
+    index_workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that the server builds an index with beside the first; 0: auto.",
+    )
+
     # -- services --------------------------------------------------------------------------------------------
     dagster_host: str = Field("127.0.0.1", description="Address that the Dagster UI listens on.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
+    asset_owners: TextList = Field(
+        ["team:catalogue"],
+        description="Who owns the assets, as the Dagster UI shows it: e-mail addresses or `team:name`.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
 
-    @field_validator("allowed_roots", "allowed_url_hosts", mode="before")
+    @field_validator("allowed_roots", "allowed_url_hosts", "asset_owners", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
 
-    @field_validator("database_url", "dagster_database_url")
+    @field_validator("asset_owners")
+    @classmethod
+    def _owners(cls, value: list[str]) -> list[str]:
+        for owner in value:
+            if not _OWNER.fullmatch(owner):
+                raise ValueError(f"{owner!r}: expected an e-mail address or team:name")
+        return value
+
+    @field_validator("database_url", "dagster_database_url", "direct_database_url")
     @classmethod
     def _postgres_only(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value():
@@ -275,6 +325,16 @@ class Settings(BaseSettings):
         if self.vision_provider == "qwen" and not self.qwen_base_url:
             raise ValueError(
                 "vision_provider is qwen but qwen_base_url names no endpoint: set it, or vision_provider=local"
+            )
+        if self.direct_database_url is not None and self.database_url is None:
+            raise ValueError(
+                "direct_database_url is set but database_url is not: it is another way to the database of "
+                "database_url; set DATABASE_URL, or unset direct_database_url"
+            )
+        if self.index_ef_construction < 2 * self.index_m:
+            raise ValueError(
+                f"index_ef_construction ({self.index_ef_construction}) has to be at least twice index_m "
+                f"({self.index_m}): raise the one or lower the other"
             )
         if self.slig_model.startswith("local-dir:"):
             folder = Path(self.slig_model.removeprefix("local-dir:"))

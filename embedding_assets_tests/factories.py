@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import uuid
 from collections import Counter
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from embedding_assets.keys import DocumentKey, image_id
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import register_document
 from embedding_assets.store.images import save_images
+from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
+from embedding_assets.store.vectors import encode_copy
 
 
 def as_key(key: DocumentKey | str) -> DocumentKey:
@@ -98,3 +102,23 @@ def random_vectors(n: int, d: int = 8, seed: int = 0) -> Vectors:
 def scalar(connection: Connection, statement: str, **parameters: Any) -> Any:
     """The one value that a statement gives."""
     return connection.execute(text(statement), parameters).scalar()
+
+
+def fill_collection(
+    database: Database, rows: int, dimension: int = 16, *, name: str = SLIG, vectors: Vectors | None = None
+) -> Collection:
+    """Adds vectors, which belong to no image, to the active collection of a logical name.
+
+    Args:
+        vectors: float32, shape (rows, dimension); default: random ones.
+    """
+    vectors = random_vectors(rows, dimension) if vectors is None else vectors
+    ids = [uuid.UUID(int=n, version=4) for n in np.random.default_rng(1).permutation(rows).tolist()]
+    with database.transaction() as connection:
+        collection = ensure_collection(connection, name, space(dimension))
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.copy_expert(
+                f"COPY {collection.qualified} (id, vec, metadata) FROM STDIN BINARY",
+                io.BytesIO(encode_copy(ids, vectors, ['{"workspace_id": "shop"}'] * rows)),
+            )
+    return collection

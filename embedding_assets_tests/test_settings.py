@@ -118,6 +118,8 @@ def test_without_the_demo_its_defaults_stay_away() -> None:
         ({"allowed_url_hosts": "cdn.example"}, ["allowed_url_hosts", "fetch_urls"]),
         ({"fetch_urls": True}, ["fetch_urls", "allowed_url_hosts"]),
         ({"slig_model": "local-dir:/not/there"}, ["slig_model", "/not/there"]),
+        ({"direct_database_url": URL}, ["direct_database_url", "database_url is not"]),
+        ({"index_m": 40}, ["index_ef_construction", "index_m", "64", "40"]),
     ],
 )
 def test_contradictions_are_refused_with_both_names(given: dict[str, object], named: list[str]) -> None:

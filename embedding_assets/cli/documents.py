@@ -15,28 +15,34 @@ from embedding_assets.cli.output import (
     failure_as_dict,
     out,
     print_coverage,
+    print_coverage_totals,
     print_failures,
     print_json,
     print_table,
 )
-from embedding_assets.cli.runs import embed_documents, ingest_documents, stages_in_use
+from embedding_assets.cli.runs import embed_documents, ingest_documents
 from embedding_assets.errors import DocumentError
 from embedding_assets.ingest.image_store import local_path
 from embedding_assets.ingest.landing import discover, locate
 from embedding_assets.keys import DocumentKey, document_id_for_name
 from embedding_assets.pipeline.assembly import open_ingestor
+from embedding_assets.pipeline.asset_stages import stages_in_use
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.settings import Settings, load_settings
+from embedding_assets.store.coverage_history import total_coverage
 from embedding_assets.store.database import Database, open_database
 from embedding_assets.store.documents import (
     Coverage,
-    coverage_of_document,
-    coverage_of_workspace,
+    coverage_by_stage,
+    coverage_of_documents,
     list_workspaces,
 )
 from embedding_assets.store.failures import OpenFailure, open_failures, release_for_retry
 
 DEFAULT_WORKSPACE = "default"
+
+LISTED = 200
+"""Documents that `coverage` lists one by one; of more, it lists those that are not complete."""
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -58,21 +64,20 @@ def read_coverage(
     keys: list[DocumentKey] | None = None,
 ) -> list[DocumentCoverage]:
     """Coverage at each stage in use: of these documents, of one workspace, or of all."""
-    by_stage: list[tuple[str, list[Coverage]]] = []
+    stages = stages_in_use(settings)
+    by_stage: dict[str, list[Coverage]] = {stage.asset: [] for stage in stages}
     with database.transaction() as connection:
-        workspaces = [workspace] if workspace else list_workspaces(connection)
-        for stage in stages_in_use(settings):
-            if keys is not None:
-                rows = [coverage_of_document(connection, key, stage.flag, stage.name) for key in keys]
-            else:
-                rows = [
-                    row
-                    for name in workspaces
-                    for row in coverage_of_workspace(connection, name, stage.flag, stage.name)
-                ]
-            by_stage.append((stage.asset, rows))
+        if keys is not None:
+            for stage in stages:
+                by_stage[stage.asset] = coverage_of_documents(connection, keys, stage)
+        else:
+            for name in [workspace] if workspace else list_workspaces(connection):
+                found = coverage_by_stage(connection, name, stages)
+                for stage in stages:
+                    by_stage[stage.asset] += found[stage.name]
     return [
-        DocumentCoverage({asset: rows[n] for asset, rows in by_stage}) for n in range(len(by_stage[0][1]))
+        DocumentCoverage(dict(zip(by_stage, rows, strict=True)))
+        for rows in zip(*by_stage.values(), strict=True)
     ]
 
 
@@ -232,25 +237,52 @@ def embed(
         raise typer.Exit(1)
 
 
-def coverage(workspace: Workspace = None, as_json: Json = False) -> None:
+def coverage(
+    workspace: Workspace = None,
+    show_all: Annotated[
+        bool,
+        typer.Option(
+            "--all", help=f"List every document. Default: of more than {LISTED}, those not complete."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show the coverage of each document; exit code 0 only if all are complete."""
     settings = load_settings()
+    minimum = settings.min_coverage
     rows = read_coverage(settings, open_database(settings), workspace)
-    complete = all(row.is_complete(settings.min_coverage) for row in rows)
+    incomplete = [row for row in rows if not row.is_complete(minimum)]
+    everything = show_all or len(rows) <= LISTED
+    listed = rows if everything else incomplete
+    totals = {
+        asset: total_coverage((row.stages[asset] for row in rows), minimum)
+        for asset in (rows[0].stages if rows else ())
+    }
     if as_json:
         print_json(
             {
-                "complete": complete,
-                "documents": [row.as_dict(settings.min_coverage) for row in rows],
+                "complete": not incomplete,
+                "totals": {asset: total.as_dict() for asset, total in totals.items()},
+                "listed": "all" if everything else "incomplete",
+                "documents": [row.as_dict(minimum) for row in listed],
             }
         )
     elif rows:
-        print_coverage(rows, settings.min_coverage)
+        print_coverage(listed if everything else listed[:LISTED], minimum)
+        if not everything:
+            print_coverage_totals(totals)
+            if len(incomplete) > LISTED:
+                out.print(
+                    f"... and {len(incomplete) - LISTED:,} more that are not complete (--all lists them)"
+                )
+            out.print(
+                f"{len(rows) - len(incomplete):,} of {len(rows):,} documents are complete.", highlight=False
+            )
     else:
         out.print(
             "No documents yet. Bring some in: embedding-assets ingest PATH, or see embedding-assets demo."
         )
-    if not complete:
+    if incomplete:
         raise typer.Exit(1)
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from embedding_assets.errors import EmbeddingAssetsError
+from embedding_assets.store.coverage_history import CoverageTotal
 from embedding_assets.store.documents import Coverage
 from embedding_assets.store.failures import OpenFailure
 
@@ -148,6 +149,31 @@ def print_coverage(documents: Sequence[DocumentCoverage], minimum: float) -> Non
                 ),
             )
             for document in documents
+        ],
+    )
+
+
+def print_coverage_totals(totals: Mapping[str, CoverageTotal]) -> None:
+    """One row a stage, by asset name: sums over all documents."""
+    print_table(
+        "All documents",
+        [
+            ("asset", False),
+            *(
+                (name, True)
+                for name in ("documents", "complete", "images", "embedded", "skipped", "rejected")
+            ),
+            ("missing", True),
+            ("coverage", True),
+        ],
+        [
+            (
+                asset,
+                *(f"{value:,}" for value in (total.documents, total.complete, total.images, total.embedded)),
+                *(f"{value:,}" for value in (total.skipped, total.rejected, total.missing)),
+                f"{total.ratio:.1%}",
+            )
+            for asset, total in totals.items()
         ],
     )
 

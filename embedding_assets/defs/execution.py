@@ -35,6 +35,8 @@ def partition_runs(
     A run covers a range of partitions, and ranges follow the order in which partitions were added; so only
     documents that stand side by side in that order share a run.
     """
+    if len(keys) == 1:
+        return [list(keys)]
     order = {name: n for n, name in enumerate(instance.get_dynamic_partitions(documents.name or ""))}
     runs: list[list[DocumentKey]] = []
     last = -2

@@ -28,7 +28,9 @@ SHOWN_FAILURES = 100
 
 
 @contextmanager
-def translated_errors(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Iterator[None]:
+def translated_errors(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+) -> Iterator[None]:
     """Turns errors of the pipeline into what Dagster acts on."""
     try:
         yield
@@ -80,6 +82,11 @@ def failure_table(failures: Sequence[OpenFailure]) -> str:
     return f"{table}\n\n... and {more} more" if more > 0 else str(table)
 
 
+def count_failed(failures: Sequence[OpenFailure]) -> int:
+    """Images with an open failure record, for a passing reason or for good; the document itself counts as one."""
+    return len({failure.image_id for failure in failures})
+
+
 def coverage_metadata(coverage: Coverage, failures: Sequence[OpenFailure]) -> dict[str, dg.MetadataValue]:
     """A document's coverage, counted from its rows, as numbers that the UI plots."""
     return {
@@ -88,6 +95,7 @@ def coverage_metadata(coverage: Coverage, failures: Sequence[OpenFailure]) -> di
         "skipped": dg.MetadataValue.int(coverage.skipped),
         "rejected": dg.MetadataValue.int(coverage.rejected),
         "missing": dg.MetadataValue.int(coverage.missing),
+        "failed": dg.MetadataValue.int(count_failed(failures)),
         "coverage": dg.MetadataValue.float(round(coverage.ratio, 6)),
         "failed_images": dg.MetadataValue.md(failure_table(failures)),
     }

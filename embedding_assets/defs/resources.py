@@ -14,6 +14,7 @@ from embedding_assets.pipeline.assembly import (
     open_understanding_embedder,
     open_vision_runner,
 )
+from embedding_assets.pipeline.indexing import IndexBuilder
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
 from embedding_assets.pipeline.texts import NearbyTextEmbedder, UnderstandingEmbedder
@@ -76,3 +77,7 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return open_nearby_text_embedder(
             self.settings(), self.database(), batch_size=batch_size, max_retries=max_retries
         )
+
+    def index_builder(self) -> IndexBuilder:
+        """What builds the vector indexes."""
+        return IndexBuilder.from_settings(self.settings(), self.database())

@@ -9,7 +9,9 @@ from enum import Enum
 from pathlib import Path
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
+from embedding_assets.deploy.instance import apply_dagster_environment
 from embedding_assets.errors import EmbeddingAssetsError
 from embedding_assets.ingest.image_store import local_path
 from embedding_assets.pipeline.assembly import open_encoder
@@ -60,6 +62,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     if store is not None:
         yield _check_disk("disk of image_store", store)
     yield _check_landing(settings)
+    if database is not None:
+        yield _check_partitions(settings)
 
 
 def _check_database(database: Database) -> Iterator[Check]:
@@ -118,3 +122,30 @@ def _check_landing(settings: Settings) -> Check:
         f"{settings.landing} does not exist yet",
         "`embedding-assets ingest PATH` makes it, or set " + f"{PREFIX}LANDING_ROOT",
     )
+
+
+def _check_partitions(settings: Settings) -> Check:
+    """How many documents have a partition, in the instance that the other commands use."""
+    # Loaded only here: a doctor that finds no database has no use for Dagster.
+    import dagster as dg
+
+    from embedding_assets.defs.partitions import capacity_warning, count_partitions
+
+    try:
+        apply_dagster_environment(settings)
+        with dg.DagsterInstance.get() as instance:
+            registered = count_partitions(instance)
+    except EmbeddingAssetsError as error:
+        return _error("partitions", error)
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        return Check(
+            "partitions",
+            Status.ERROR,
+            f"Dagster's storage can't be read: {reason}",
+            f"check {PREFIX}DAGSTER_DATABASE_URL",
+        )
+    warning = capacity_warning(registered, settings.supported_partitions)
+    if warning:
+        return Check("partitions", Status.WARNING, warning)
+    return Check("partitions", Status.OK, f"{registered:,} of {settings.supported_partitions:,} supported")

@@ -21,13 +21,23 @@ from dataclasses import dataclass, field
 import numpy as np
 from sqlalchemy import Connection
 
+from embedding_assets.encoders.aspects import ASPECTS
 from embedding_assets.encoders.protocol import Vectors
 from embedding_assets.errors import EmbeddingAssetsError, InfrastructureError, PermanentError
 from embedding_assets.search import fusion
 from embedding_assets.search.arms import ARMS, COLLECTION_OF_ARM, LOOKS_ARMS, TEXT_ARMS
 from embedding_assets.search.calibration import SAMPLE, Scale, measure, queries_for
 from embedding_assets.search.describing import describe
-from embedding_assets.search.profiles import AUTO, BALANCED, PROFILES, choose_profile, looks_of, read_query
+from embedding_assets.search.profiles import (
+    AUTO,
+    BALANCED,
+    PROFILES,
+    TOGETHER,
+    QueryWords,
+    choose_profile,
+    looks_of,
+    read_query,
+)
 from embedding_assets.search.queries import QueryEncoder
 from embedding_assets.search.request import SearchRequest
 from embedding_assets.search.result import ArmReport, SearchResult
@@ -90,6 +100,7 @@ class _Arm:
 
     name: str
     configured: float
+    weight: float
     left_out: str = ""
     query: ArmQuery | None = None
     offset: float = 0.0
@@ -227,11 +238,7 @@ class SearchEngine:
         profile, reason = choose_profile(words)
         arms = [_weighted(arm, PROFILES[profile][arm]) for arm in ARMS]
         if request.image is None and request.image_id is None:
-            for arm in arms:
-                if arm.name in LOOKS_ARMS and not looks_of(text):
-                    arm.left_out = "the text names nothing that a picture shows"
-                elif arm.name in LOOKS_ARMS[1:] and words.aspects and arm.name not in words.aspects:
-                    arm.left_out = f"the text says nothing of {arm.name}"
+            _leave_unsaid(arms, words, looks_of(text))
         return profile, reason, arms
 
     def _ask(self, request: SearchRequest, text: str | None, arms: list[_Arm], plan: _Plan) -> list[str]:
@@ -354,7 +361,25 @@ class SearchEngine:
 
 
 def _weighted(arm: str, weight: float) -> _Arm:
-    return _Arm(arm, weight, "" if weight > 0 else "its weight is 0")
+    return _Arm(arm, weight, weight, "" if weight > 0 else "its weight is 0")
+
+
+def _leave_unsaid(arms: Sequence[_Arm], words: QueryWords, looks: str) -> None:
+    """Leaves out what a text says nothing of: its vector there would be noise.
+
+    An aspect's weight goes to the visual arm, which sees the whole picture. A text that names no aspect by words of
+    the vocabulary may still mean one: then all stay.
+    """
+    visual = next(arm for arm in arms if arm.name == "visual")
+    for arm in arms:
+        if arm.name in LOOKS_ARMS and not looks:
+            arm.left_out = "the text names nothing that a picture shows"
+        elif arm.name in ASPECTS and words.aspects and arm.name not in words.aspects:
+            arm.left_out = f"the text says nothing of {arm.name}; its weight goes to visual"
+            visual.weight += arm.weight
+            arm.weight = 0.0
+    if words.aspects and visual.weight:
+        visual.weight += TOGETHER * (words.attributes - 1)
 
 
 def _nothing_to_ask(arm: str, request: SearchRequest) -> str:
@@ -407,8 +432,8 @@ def _calibrated(
         columns["text"] = fusion.with_codes(columns.get("text"), table.codes, len(codes))
         text_arm.left_out = ""
     used = [arm for arm in arms if arm.name in columns]
-    total = sum(arm.configured for arm in used)
-    weights = {arm.name: arm.configured / total for arm in used}
+    total = sum(arm.weight for arm in used)
+    weights = {arm.name: arm.weight / total for arm in used}
     reports = [
         ArmReport(
             arm.name,

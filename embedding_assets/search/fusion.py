@@ -14,15 +14,17 @@ Scores: TypeAlias = NDArray[np.float64]
 RRF_K = 60
 """Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009."""
 
-CODE_SHARE = 0.5
-"""Share of the text arm's score that goes by the query's codes, where it has any."""
+CODE_SHARE = 0.7
+"""Share of the text arm's score that goes by the query's codes, where it has any. This and `CODE_SCORE` were chosen on
+the tuning half of the judged set (docs/search-quality.md)."""
+
+CODE_SCORE = 2.0
+"""What holding all codes counts, on the scale where 1 is the best match of a typical query: that a text holds "R10" is
+certain, and an embedding hardly tells it from "R11"."""
 
 
 def with_codes(text_scores: Scores | None, found: NDArray[np.int64], codes: int) -> Scores:
-    """The text arm's scores where the query holds codes.
-
-    Half of the score is the share of the codes that the image's texts hold, exactly as spelled: embeddings hardly
-    tell R10 from R11.
+    """The text arm's scores where the query holds codes: mostly, the share of them that an image's texts hold.
 
     Args:
         text_scores: calibrated scores of the text vectors, shape (n,), NaN where there is none; None where the arm
@@ -30,10 +32,10 @@ def with_codes(text_scores: Scores | None, found: NDArray[np.int64], codes: int)
         found: shape (n,), how many of the codes each image holds.
         codes: how many the query holds, at least 1.
     """
-    share = found.astype(np.float64) / codes
+    held = CODE_SCORE * found.astype(np.float64) / codes
     if text_scores is None:
-        return share
-    return (1 - CODE_SHARE) * np.nan_to_num(text_scores, nan=0.0) + CODE_SHARE * share
+        return held
+    return (1 - CODE_SHARE) * np.nan_to_num(text_scores, nan=0.0) + CODE_SHARE * held
 
 
 def convex(scores: Scores, weights: Sequence[float]) -> Scores:

@@ -137,6 +137,17 @@ def expire_analyses(connection: Connection, key: DocumentKey, version: AnalysisV
     ).rowcount
 
 
+def forget_analyses(connection: Connection, key: DocumentKey) -> int:
+    """Makes all the document's analysed images due again, as `expire_analyses` does; returns how many rows changed."""
+    return connection.execute(
+        text(
+            "UPDATE document_images SET has_vision_analysis = false, updated_at = now() "
+            "WHERE workspace_id = :workspace AND document_id = :document AND has_vision_analysis"
+        ),
+        {"workspace": key.workspace_id, "document": key.document_id},
+    ).rowcount
+
+
 _WITHOUT_VECTOR = """
 FROM document_images i WHERE i.workspace_id = :workspace
 AND (CAST(:document AS text) IS NULL OR i.document_id = CAST(:document AS text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
@@ -16,6 +16,7 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool
 
 from embedding_assets.errors import EmbeddingAssetsError, FatalError, SchemaError, StoreUnavailable
 from embedding_assets.settings import Settings
@@ -39,6 +40,9 @@ _RETRYABLE_STATES = ("08", "25006", "40", "53", "57")
 rollback (deadlock), resources, operator intervention."""
 _MISSING_SCHEMA_STATES = {"42P01", "42703", "3F000", "42883"}
 """Undefined table, undefined column, undefined schema, undefined function."""
+
+_CONNECT = {"connect_timeout": 10, "application_name": "embedding-assets", "keepalives_idle": 60}
+"""What libpq is told at each connect; keepalives, as a connection may be silent for as long as an index is built."""
 
 
 def normalize_url(url: str) -> str:
@@ -87,11 +91,18 @@ class Database:
             pool_size=5,
             max_overflow=10,
             pool_recycle=1800,
-            connect_args={"connect_timeout": 10, "application_name": "embedding-assets"},
+            connect_args=_CONNECT,
         )
 
     def __repr__(self) -> str:
         return f"Database({redact_url(self.url)})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine, by its address."""
+        url = make_url(self.url)
+        host = str(url.host or url.query.get("host") or "localhost")
+        return host.startswith("/") or host in {"localhost", "127.0.0.1", "::1"}
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -103,9 +114,48 @@ class Database:
             FatalError: it refuses this user, there is no such database, or a statement is wrong by itself.
             sqlalchemy.exc.DataError, IntegrityError: it refuses the values of a row.
         """
-        try:
-            with self.engine.begin() as connection:
+        with self._errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def session(self, settings: Mapping[str, str]) -> Iterator[Connection]:
+        """A connection of its own outside of any transaction, for statements that can't run in one; then closed.
+
+        Args:
+            settings: settings of the server for this connection only, sent when it is made. A transaction pooler
+                refuses or ignores them, as its server connections belong to everybody: the connection is then
+                made without, so ask with SHOW for what matters.
+
+        Raises: as `transaction` does.
+        """
+        url = make_url(self.url)
+        given = url.query.get("options", "")
+        options = " ".join(
+            [given if isinstance(given, str) else " ".join(given)]
+            + [f"-c {name}={value}" for name, value in settings.items()]
+        ).strip()
+        with self._errors():
+            try:
+                connection = self._connect_alone({"options": options} if options else {})
+            except OperationalError as error:
+                if "startup parameter" not in str(error):
+                    raise
+                connection = self._connect_alone({})
+            try:
                 yield connection
+            finally:
+                connection.close()
+
+    def _connect_alone(self, more: dict[str, str]) -> Connection:
+        engine = create_engine(
+            self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={**_CONNECT, **more}
+        )
+        return engine.connect()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except EmbeddingAssetsError:
             raise
         except (DBAPIError, PoolTimeout) as error:

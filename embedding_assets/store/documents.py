@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
 from embedding_assets.keys import DocumentKey
 from embedding_assets.store.json_text import clean_text, to_json
-from embedding_assets.store.stages import blamed_stages, excused_by
+from embedding_assets.store.stages import CountedStage, blamed_stages, excused_by
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ class DocumentRow:
     title: str | None
     page_count: int | None
     status: str
+
+
+class _Stage(NamedTuple):
+    """A stage by its name and flag alone."""
+
+    name: str
+    flag: str
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,23 @@ def list_workspaces(connection: Connection) -> list[str]:
     )
 
 
+def settled_documents(
+    connection: Connection, workspace_id: str, unchanged_for: timedelta
+) -> list[DocumentKey]:
+    """Keys of ingested documents of which no row was changed in that time, sorted."""
+    rows = connection.execute(
+        text(
+            "SELECT d.document_id FROM documents d WHERE d.workspace_id = :workspace AND d.status = 'ingested' "
+            "AND d.updated_at < now() - CAST(:age AS interval) AND NOT EXISTS ("
+            "  SELECT FROM document_images i WHERE i.workspace_id = d.workspace_id "
+            "  AND i.document_id = d.document_id AND i.updated_at >= now() - CAST(:age AS interval)) "
+            "ORDER BY d.document_id"
+        ),
+        {"workspace": workspace_id, "age": unchanged_for},
+    ).scalars()
+    return [DocumentKey(workspace_id, document_id) for document_id in rows]
+
+
 def mark_ingested(
     connection: Connection, key: DocumentKey, content_hash: str, title: str | None, page_count: int | None
 ) -> None:
@@ -158,26 +183,79 @@ def mark_failed(connection: Connection, key: DocumentKey) -> None:
     )
 
 
-_COVERAGE = """
-SELECT d.document_id, d.status = 'ingested' AS ingested,
-       count(i.id) AS total,
-       count(*) FILTER (WHERE i.status = 'ready' AND i.{flag}) AS embedded,
-       count(*) FILTER (WHERE i.status = 'skipped' OR i.excused OR (i.todo AND i.left_out)) AS skipped,
-       count(*) FILTER (WHERE i.status = 'rejected' AND NOT i.excused OR (i.todo AND NOT i.left_out AND i.blamed))
-         AS rejected,
-       count(*) FILTER (WHERE i.status = 'pending' AND NOT i.excused OR (i.todo AND NOT i.left_out AND NOT i.blamed))
-         AS missing
-FROM documents d
-LEFT JOIN LATERAL (
-    SELECT i.id, i.status, i.{flag}, i.status = 'ready' AND NOT i.{flag} AS todo,
-           jsonb_exists(i.stage_skips, :stage) AS left_out, {excused} AS excused,
-           EXISTS (SELECT FROM embedding_failures f WHERE f.image_id = i.id AND f.stage = ANY(:blamed)
-                   AND f.resolved_at IS NULL AND f.error_class = 'permanent') AS blamed
-    FROM document_images i WHERE i.workspace_id = d.workspace_id AND i.document_id = d.document_id
-) i ON true
-WHERE d.workspace_id = :workspace AND (CAST(:document AS text) IS NULL OR d.document_id = CAST(:document AS text))
-GROUP BY d.document_id, d.status ORDER BY d.document_id
+def _coverage_sql(stages: Sequence[CountedStage], some: bool) -> str:
+    """Counts each document's images, and apart from that only those which some stage has not done.
+
+    Where most is done, most images are counted in an index and never looked at.
+    """
+    counts = []
+    for n, stage in enumerate(stages):
+        todo = f"(i.status = 'ready' AND NOT i.{stage.flag})"
+        excused = f"({excused_by(stage.name)})"
+        left_out = f"jsonb_exists(i.stage_skips, :stage_{n})"
+        blamed = f"coalesce(f.stages && CAST(:blamed_{n} AS text[]), false)"
+        counts += [
+            f"count(*) FILTER (WHERE i.status = 'skipped' OR {excused} OR ({todo} AND {left_out})) AS skipped_{n}",
+            f"count(*) FILTER (WHERE i.status = 'rejected' AND NOT {excused} "
+            f"OR ({todo} AND NOT {left_out} AND {blamed})) AS rejected_{n}",
+            f"count(*) FILTER (WHERE i.status = 'pending' AND NOT {excused} "
+            f"OR ({todo} AND NOT {left_out} AND NOT {blamed})) AS missing_{n}",
+        ]
+
+    def scope(alias: str) -> str:
+        documents = f" AND {alias}.document_id = ANY(:documents)" if some else ""
+        return f"{alias}.workspace_id = :workspace{documents}"
+
+    names = [f"{what}_{n}" for n in range(len(stages)) for what in ("skipped", "rejected", "missing")]
+    return f"""
+WITH totals AS (
+    SELECT document_id, count(*) AS total FROM document_images i
+    WHERE {scope("i")} GROUP BY document_id
+), blamed AS (
+    SELECT image_id, array_agg(stage) AS stages FROM embedding_failures e
+    WHERE {scope("e")} AND resolved_at IS NULL AND error_class = 'permanent' AND image_id IS NOT NULL
+    GROUP BY image_id
+), open AS (
+    SELECT i.document_id, {", ".join(counts)} FROM document_images i LEFT JOIN blamed f ON f.image_id = i.id
+    WHERE {scope("i")} AND (i.status <> 'ready' OR NOT ({" AND ".join(f"i.{stage.flag}" for stage in stages)}))
+    GROUP BY i.document_id
+)
+SELECT d.document_id, d.status = 'ingested' AS ingested, coalesce(t.total, 0) AS total,
+    {", ".join(f"coalesce(o.{name}, 0) AS {name}" for name in names)}
+FROM documents d LEFT JOIN totals t USING (document_id) LEFT JOIN open o USING (document_id)
+WHERE {scope("d")} ORDER BY d.document_id
 """
+
+
+def coverage_by_stage(
+    connection: Connection,
+    workspace_id: str,
+    stages: Sequence[CountedStage],
+    document_ids: Sequence[str] | None = None,
+) -> dict[str, list[Coverage]]:
+    """Coverage of a workspace's documents at several stages, counted in one statement.
+
+    Args:
+        stages: at least one.
+        document_ids: only these documents; None for all. Unknown ones are left out.
+
+    Returns:
+        For each stage, by name, one `Coverage` a document, sorted by document id.
+    """
+    parameters: dict[str, Any] = {"workspace": workspace_id}
+    if document_ids is not None:
+        parameters["documents"] = list(document_ids)
+    for n, stage in enumerate(stages):
+        parameters |= {f"stage_{n}": stage.name, f"blamed_{n}": blamed_stages(stage.name)}
+    rows = connection.execute(text(_coverage_sql(stages, document_ids is not None)), parameters).all()
+    found: dict[str, list[Coverage]] = {stage.name: [] for stage in stages}
+    for document_id, ingested, total, *counts in rows:
+        key = DocumentKey(workspace_id, document_id)
+        for n, coverages in enumerate(found.values()):
+            skipped, rejected, missing = counts[3 * n : 3 * n + 3]
+            embedded = total - skipped - rejected - missing
+            coverages.append(Coverage(key, total, embedded, skipped, rejected, missing, ingested))
+    return found
 
 
 def coverage_of_workspace(
@@ -186,34 +264,30 @@ def coverage_of_workspace(
     """Coverage of each document of a workspace, counted from image rows and open failures.
 
     Args:
-        flag: flag column of the stage's collection (a value of `models.FLAGS`).
+        flag: column of document_images that says that the stage has done an image.
         stage: the stage of the failure records that count as rejections.
         document_id: only this document.
     """
-    rows = connection.execute(
-        text(_COVERAGE.format(flag=flag, excused=excused_by(stage))),
-        {
-            "workspace": workspace_id,
-            "document": document_id,
-            "stage": stage,
-            "blamed": blamed_stages(stage),
-        },
-    ).all()
-    return [
-        Coverage(
-            DocumentKey(workspace_id, row.document_id),
-            row.total,
-            row.embedded,
-            row.skipped,
-            row.rejected,
-            row.missing,
-            row.ingested,
-        )
-        for row in rows
-    ]
+    only = None if document_id is None else [document_id]
+    return coverage_by_stage(connection, workspace_id, [_Stage(stage, flag)], only)[stage]
 
 
 def coverage_of_document(connection: Connection, key: DocumentKey, flag: str, stage: str) -> Coverage:
     """Coverage of one document; all zero, and not ingested, where it is not registered."""
     rows = coverage_of_workspace(connection, key.workspace_id, flag, stage, key.document_id)
     return rows[0] if rows else Coverage(key, 0, 0, 0, 0, 0, ingested=False)
+
+
+def coverage_of_documents(
+    connection: Connection, keys: Sequence[DocumentKey], stage: CountedStage
+) -> list[Coverage]:
+    """Coverage of documents of any workspaces at one stage, in the order of `keys`; see `coverage_of_document`."""
+    by_workspace: dict[str, list[str]] = {}
+    for key in keys:
+        by_workspace.setdefault(key.workspace_id, []).append(key.document_id)
+    found = {
+        coverage.key: coverage
+        for workspace_id, documents in by_workspace.items()
+        for coverage in coverage_by_stage(connection, workspace_id, [stage], documents)[stage.name]
+    }
+    return [found.get(key) or Coverage(key, 0, 0, 0, 0, 0, ingested=False) for key in keys]

@@ -151,6 +151,21 @@ def usable_hnsw(connection: Connection, collections: Sequence[Collection]) -> di
     return usable
 
 
+def building_pid(connection: Connection, collection: Collection) -> int | None:
+    """The server process that builds any index of a collection at this moment, for whomever; None where none does.
+
+    Until it is done, whatever else builds, drops or analyses there has to wait for it.
+    """
+    pid: int | None = connection.execute(
+        text(
+            "SELECT min(pid) FROM pg_stat_progress_create_index "
+            "WHERE datname = current_database() AND relid = CAST(:table AS regclass)"
+        ),
+        {"table": collection.qualified},
+    ).scalar_one()
+    return pid
+
+
 def find_indexes(connection: Connection, collection: Collection) -> list[FoundIndex]:
     """All indexes of a collection, valid or not, sorted by name (maintenance: not scoped to a workspace)."""
     rows = connection.execute(

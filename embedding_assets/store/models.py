@@ -286,3 +286,24 @@ class SearchCalibration(Base):
     vectors: Mapped[int] = mapped_column(Integer, comment="vectors that it was measured on")
     rows: Mapped[int] = mapped_column(BigInteger, comment="vectors in the collection at that time")
     computed_at: Mapped[datetime] = _now()
+
+
+class CoverageHistory(Base):
+    """What coverage was at some moment, summed over a workspace's documents, for each stage."""
+
+    __tablename__ = "coverage_history"
+    __table_args__ = (Index("ix_coverage_history_taken_at", "taken_at"),)
+
+    workspace_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    stage: Mapped[str] = mapped_column(Text, primary_key=True)
+    taken_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now(), primary_key=True
+    )
+    documents: Mapped[int] = mapped_column(Integer)
+    complete: Mapped[int] = mapped_column(Integer, comment="documents whose partition may be materialized")
+    images: Mapped[int] = mapped_column(BigInteger)
+    embedded: Mapped[int] = mapped_column(BigInteger)
+    skipped: Mapped[int] = mapped_column(BigInteger)
+    rejected: Mapped[int] = mapped_column(BigInteger)
+    missing: Mapped[int] = mapped_column(BigInteger)
+    failures: Mapped[dict[str, int]] = mapped_column(JSONB, comment="error class -> open failure records")

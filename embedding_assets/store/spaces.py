@@ -49,8 +49,7 @@ class Collection:
         space_id: the space of its vectors.
         description: the space's fields.
         images_per_second: speed that runs measured; None before the first.
-        projection: what makes its vectors from visual ones (`encoders.aspects`), float32, shape (rows, dimension);
-            None for vectors that are made otherwise.
+        projection_bytes: `projection` as it is stored.
     """
 
     logical_name: str
@@ -60,7 +59,16 @@ class Collection:
     space_id: str
     description: dict[str, Any]
     images_per_second: float | None = None
-    projection: Vectors | None = field(default=None, compare=False, repr=False)
+    projection_bytes: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def projection(self) -> Vectors | None:
+        """What makes its vectors from visual ones (`encoders.aspects`), float32, shape (rows, dimension); None for
+        vectors that are made otherwise."""
+        if self.projection_bytes is None:
+            return None
+        stored = np.frombuffer(self.projection_bytes, dtype="<f4")
+        return stored.reshape(-1, self.dimension).astype(np.float32)
 
     @property
     def qualified(self) -> str:
@@ -81,14 +89,8 @@ def _to_collection(row: Any) -> Collection:
         row.space_id,
         dict(row.description),
         row.images_per_second,
-        _to_projection(row.projection, row.dimension),
+        None if row.projection is None else bytes(row.projection),
     )
-
-
-def _to_projection(stored: bytes | None, dimension: int) -> Vectors | None:
-    if stored is None:
-        return None
-    return np.frombuffer(stored, dtype="<f4").reshape(-1, dimension).astype(np.float32)
 
 
 def active_collection(connection: Connection, logical_name: str) -> Collection | None:

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 SLIG = "slig"
 VISION = "vision"
 UNDERSTANDING = "understanding"
 TEXT = "text"
+
+
+class CountedStage(Protocol):
+    """A stage whose coverage is counted; `pipeline.asset_stages` has them all."""
+
+    @property
+    def name(self) -> str:
+        """The stage's name in failure records."""
+
+    @property
+    def flag(self) -> str:
+        """Column of document_images that says that the stage has done an image."""
+
+
+STAGE_COLLECTIONS = {
+    SLIG: (
+        "image_slig_embeddings",
+        "image_color_embeddings",
+        "image_texture_embeddings",
+        "image_style_embeddings",
+        "image_material_embeddings",
+    ),
+    VISION: (),
+    UNDERSTANDING: ("image_understanding_embeddings",),
+    TEXT: ("image_text_embeddings",),
+}
+"""The collections that a stage writes to, by logical name; those without an active space are not in use."""
+
+
+def stage_of(logical_name: str) -> str:
+    """The stage that writes to a collection."""
+    return next(stage for stage, names in STAGE_COLLECTIONS.items() if logical_name in names)
+
 
 _NEEDS = {UNDERSTANDING: "i.has_vision_analysis"}
 _INHERITS = {UNDERSTANDING: (VISION,)}

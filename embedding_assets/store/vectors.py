@@ -328,6 +328,47 @@ def drop_unflagged(
     ).rowcount
 
 
+def forget_vectors(
+    connection: Connection, key: DocumentKey, collections: Sequence[Collection], *, stage: str
+) -> int:
+    """Removes all vectors that a document has in some collections, with their flags: its images are due again.
+
+    What the stage had left out (`stage_skips`) is due again too.
+
+    Returns:
+        How many images lost a flag.
+    """
+    if not collections:
+        return 0
+    flags = [collection.flag for collection in collections]
+    where = "i.workspace_id = :workspace AND i.document_id = :document"
+    parameters = {"workspace": key.workspace_id, "document": key.document_id, "stage": stage}
+    ids = (
+        connection.execute(
+            text(f"SELECT i.id FROM document_images i WHERE {where} ORDER BY i.id FOR NO KEY UPDATE"),
+            parameters,
+        )
+        .scalars()
+        .all()
+    )
+    delete_vectors(connection, ids, collections)
+    flagged = connection.execute(
+        text(
+            f"UPDATE document_images i SET {', '.join(f'{flag} = false' for flag in flags)}, updated_at = now() "
+            f"WHERE {where} AND ({' OR '.join(flags)})"
+        ),
+        parameters,
+    ).rowcount
+    connection.execute(
+        text(
+            "UPDATE document_images i SET stage_skips = i.stage_skips - CAST(:stage AS text), updated_at = now() "
+            f"WHERE {where} AND jsonb_exists(i.stage_skips, :stage)"
+        ),
+        parameters,
+    )
+    return flagged
+
+
 def delete_vectors(
     connection: Connection, ids: Sequence[uuid.UUID], collections: Sequence[Collection]
 ) -> int:

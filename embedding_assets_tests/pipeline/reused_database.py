@@ -12,10 +12,13 @@ from embedding_assets_tests.conftest import Server
 
 
 def empty(database: Database) -> None:
-    """Removes every document, image, failure, space and collection."""
+    """Removes every document, image, failure, space, collection and all history."""
     with database.transaction() as connection:
         connection.execute(
-            text("TRUNCATE documents, document_images, embedding_failures, embedding_spaces CASCADE")
+            text(
+                "TRUNCATE documents, document_images, embedding_failures, embedding_spaces, coverage_history "
+                "CASCADE"
+            )
         )
         tables = connection.execute(
             text("SELECT tablename FROM pg_tables WHERE schemaname = 'vecs'")

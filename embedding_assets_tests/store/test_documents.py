@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from sqlalchemy import text
 from embedding_assets.errors import ErrorClass
 from embedding_assets.ingest.records import ImageStatus
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import (
     Coverage,
+    coverage_by_stage,
     coverage_of_document,
+    coverage_of_documents,
     coverage_of_workspace,
     get_document,
     list_documents,
@@ -24,8 +28,9 @@ from embedding_assets.store.documents import (
     mark_ingested,
     register_document,
 )
-from embedding_assets.store.failures import Failure, record_failures
+from embedding_assets.store.failures import Failure, record_failures, resolve_failures
 from embedding_assets.store.images import save_images
+from embedding_assets.store.models import ALL_SLIG, SLIG_FLAGS
 from embedding_assets.store.spaces import SLIG, ensure_collection
 from embedding_assets.store.vectors import write_embeddings
 from embedding_assets_tests.factories import found_images, make_document, random_vectors, space
@@ -140,6 +145,11 @@ def test_every_fate_of_an_image_is_counted_as_one_thing(database: Database, fate
     assert coverage.total == 1
 
 
+def columns_of(flag: str) -> tuple[str, ...]:
+    """The columns that have to be set for a stage's flag: one of them is derived from five others."""
+    return SLIG_FLAGS if flag == ALL_SLIG else (flag,)
+
+
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fates=st.lists(st.sampled_from(sorted(FATES)), max_size=12),
@@ -170,6 +180,93 @@ def test_every_image_is_embedded_skipped_rejected_or_missing(
     assert coverage.is_complete(0.0) == (coverage.missing == 0)
     assert [c.key.document_id for c in of_workspace] == ["doc", "other"]
     assert of_workspace[0] == coverage
+
+
+STAGE_FATES = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from(["ready", "ready", "ready", "skipped", "rejected", "pending"]),
+        "text": st.booleans(),
+        "flags": st.lists(st.booleans(), min_size=4, max_size=4),
+        "left_out": st.lists(st.booleans(), min_size=4, max_size=4),
+        "failures": st.lists(
+            st.sampled_from([None, "permanent", "permanent, resolved", "transient"]), min_size=4, max_size=4
+        ),
+    }
+)
+
+
+def count_one_by_one(images: list[dict[str, Any]], number: int) -> tuple[int, int, int, int]:
+    """Embedded, skipped, rejected and missing images of one document at the stage of that number."""
+    counts = {"embedded": 0, "skipped": 0, "rejected": 0, "missing": 0}
+    blamed = [number - 1, number] if STAGES[number].name == "understanding" else [number]
+    for image in images:
+        nothing_to_do = STAGES[number].name == "text" and not image["text"]
+        if image["status"] == "ready":
+            if image["flags"][number]:
+                fate = "embedded"
+            elif image["left_out"][number]:
+                fate = "skipped"
+            elif any(image["failures"][n] == "permanent" for n in blamed):
+                fate = "rejected"
+            else:
+                fate = "missing"
+        elif image["status"] == "skipped" or nothing_to_do:
+            fate = "skipped"
+        else:
+            fate = {"rejected": "rejected", "pending": "missing"}[image["status"]]
+        counts[fate] += 1
+    return counts["embedded"], counts["skipped"], counts["rejected"], counts["missing"]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(corpus=st.lists(st.lists(STAGE_FATES, max_size=5), min_size=1, max_size=4))
+def test_coverage_counted_at_once_is_what_counting_image_by_image_gives(
+    database: Database, corpus: list[list[dict[str, Any]]]
+) -> None:
+    with database.transaction() as connection:
+        connection.execute(text("TRUNCATE documents CASCADE"))
+    keys = [DocumentKey("shop", f"doc{n}") for n in range(len(corpus))]
+    for key, images in zip(keys, corpus, strict=True):
+        ids = make_document(database, key, len(images))
+        with database.transaction() as connection:
+            mark_ingested(connection, key, "hash", None, None)
+            for image_id, image in zip(ids, images, strict=True):
+                columns = {flag: stage.flag for stage in STAGES for flag in columns_of(stage.flag)}
+                flags = ", ".join(f"{column} = :{flag}" for column, flag in columns.items())
+                skips = {s.name: "why" for s, out in zip(STAGES, image["left_out"], strict=True) if out}
+                connection.execute(
+                    text(
+                        f"UPDATE document_images SET status = :status, caption = :caption, {flags}, "
+                        "stage_skips = CAST(:skips AS jsonb) WHERE id = :id"
+                    ),
+                    {
+                        "id": image_id,
+                        "status": image["status"],
+                        "caption": "Oak" if image["text"] else None,
+                        "skips": json.dumps(skips),
+                        **{s.flag: f for s, f in zip(STAGES, image["flags"], strict=True)},
+                    },
+                )
+                for stage, failure in zip(STAGES, image["failures"], strict=True):
+                    if failure:
+                        error_class = ErrorClass(failure.split(",")[0])
+                        record_failures(
+                            connection, [Failure(key, image_id, stage.name, error_class, "E", "m", 1)]
+                        )
+                        if failure.endswith("resolved"):
+                            resolve_failures(connection, key, stage.name, [image_id])
+    with database.transaction() as connection:
+        at_once = coverage_by_stage(connection, "shop", STAGES)
+        some = coverage_by_stage(connection, "shop", STAGES, [key.document_id for key in keys[::2]])
+        for number, stage in enumerate(STAGES):
+            expected = [
+                Coverage(key, len(images), *count_one_by_one(images, number))
+                for key, images in zip(keys, corpus, strict=True)
+            ]
+            assert at_once[stage.name] == expected
+            assert some[stage.name] == expected[::2]
+            assert coverage_of_documents(connection, keys[::-1], stage) == expected[::-1]
+            assert [coverage_of_document(connection, key, stage.flag, stage.name) for key in keys] == expected
 
 
 def test_a_document_without_images_is_complete_and_an_unknown_one_is_not(database: Database) -> None:

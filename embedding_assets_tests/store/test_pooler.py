@@ -16,18 +16,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url, text
 
-from embedding_assets.errors import ErrorClass, FatalError
+from embedding_assets.errors import ErrorClass, FatalError, IndexBuildRunning
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.indexing import IndexBuilder
 from embedding_assets.settings import load_settings
 from embedding_assets.store.database import Database, open_database
 from embedding_assets.store.documents import coverage_of_document, mark_ingested
 from embedding_assets.store.failures import Failure, open_failures, record_failures
 from embedding_assets.store.images import images_lacking, load_images_to_do, remove_images_not_in
+from embedding_assets.store.index_builds import only_builder
 from embedding_assets.store.schema import upgrade_schema
 from embedding_assets.store.spaces import SLIG, all_collections, ensure_collection
 from embedding_assets.store.vectors import copy_known_vectors, nearest, write_embeddings
 from embedding_assets_tests.conftest import Server
-from embedding_assets_tests.factories import make_document, random_vectors, scalar, space
+from embedding_assets_tests.factories import fill_collection, make_document, random_vectors, scalar, space
 
 pytestmark = pytest.mark.slow
 
@@ -207,6 +209,35 @@ def test_nothing_is_left_in_a_server_connection(pooled: Database) -> None:
             )
         ).one()
     assert tuple(left) == (0, 0, 0, 0)
+
+
+def index_builder(database: Database, **changes: object) -> IndexBuilder:
+    settings = load_settings(database_url=database.url, index_min_rows=10, index_memory_mb=200, **changes)
+    return IndexBuilder.from_settings(settings, database)
+
+
+def test_indexes_are_built_through_the_pooler_with_the_servers_own_settings(pooled: Database) -> None:
+    fill_collection(pooled, 100)
+    (report,) = index_builder(pooled).build()
+    assert report.vector.action == report.metadata.action == "built"
+    assert report.recall is not None
+    assert "64 MiB of maintenance_work_mem" in report.vector.notes[0]
+    assert "set direct_database_url" in report.vector.notes[0]
+    with pytest.raises(IndexBuildRunning), only_builder(pooled):
+        index_builder(pooled).build()
+    with pooled.transaction() as connection:
+        assert scalar(connection, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+
+
+def test_a_direct_way_past_the_pooler_builds_with_the_settings_asked_for(
+    pooled: Database, database_url: str
+) -> None:
+    fill_collection(pooled, 100)
+    (report,) = index_builder(pooled, direct_database_url=database_url).build()
+    assert report.vector.action == "built"
+    assert report.remarks == ""
+    with pooled.transaction() as connection:
+        assert scalar(connection, "SELECT current_setting('maintenance_work_mem')") == "64MB"
 
 
 def test_a_database_that_the_pooler_does_not_find_is_fatal(pooler: int) -> None:

@@ -6,6 +6,7 @@ import inspect
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,20 @@ from sqlalchemy import Connection, text
 
 from embedding_assets.errors import ErrorClass
 from embedding_assets.keys import DocumentKey
-from embedding_assets.store import analyses, documents, failures, images, spaces, vectors
+from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
+from embedding_assets.store import (
+    analyses,
+    consistency,
+    coverage_history,
+    documents,
+    failures,
+    images,
+    repair,
+    spaces,
+    vectors,
+)
 from embedding_assets.store.analyses import AnalysisVersion
+from embedding_assets.store.coverage_history import CoverageTotal
 from embedding_assets.store.database import Database
 from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
 from embedding_assets_tests.factories import found_image, make_document, random_vectors, space
@@ -48,10 +61,13 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "register_document": lambda t: documents.register_document(t.connection, OURS, "pdf", "/other.pdf"),
     "get_document": lambda t: documents.get_document(t.connection, OURS),
     "list_documents": lambda t: documents.list_documents(t.connection, "shop"),
+    "settled_documents": lambda t: documents.settled_documents(t.connection, "shop", timedelta(0)),
     "mark_ingested": lambda t: documents.mark_ingested(t.connection, OURS, "hash", "title", 1),
     "mark_failed": lambda t: documents.mark_failed(t.connection, OURS),
     "coverage_of_workspace": lambda t: documents.coverage_of_workspace(t.connection, "shop", FLAG, "slig"),
     "coverage_of_document": lambda t: documents.coverage_of_document(t.connection, OURS, FLAG, "slig"),
+    "coverage_by_stage": lambda t: documents.coverage_by_stage(t.connection, "shop", STAGES),
+    "coverage_of_documents": lambda t: documents.coverage_of_documents(t.connection, [OURS], STAGES[0]),
     "save_images": lambda t: images.save_images(
         t.connection, OURS, [(i, 0, found_image(n, caption="ours")) for n, i in enumerate(t.all_ids)]
     ),
@@ -83,6 +99,7 @@ CALLS: dict[str, Callable[[Two], Any]] = {
         t.connection, "shop", t.all_ids, OLD, t.collection
     ),
     "expire_analyses": lambda t: analyses.expire_analyses(t.connection, OURS, NEW),
+    "forget_analyses": lambda t: analyses.forget_analyses(t.connection, OURS),
     "analysed_without_vector": lambda t: analyses.analysed_without_vector(
         t.connection, "shop", None, None, 100
     ),
@@ -93,6 +110,12 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "read_vectors_lacking": lambda t: vectors.read_vectors_lacking(
         t.connection, OURS, t.collection, "has_color_slig"
     ),
+    "forget_vectors": lambda t: vectors.forget_vectors(t.connection, OURS, [t.collection], stage="slig"),
+    "count_failures": lambda t: coverage_history.count_failures(t.connection, "shop"),
+    "record_coverage": lambda t: coverage_history.record_coverage(
+        t.connection, "shop", {"slig": CoverageTotal()}, {}
+    ),
+    "coverage_history": lambda t: coverage_history.coverage_history(t.connection, "shop", timedelta(1)),
     "refresh_metadata": lambda t: vectors.refresh_metadata(t.connection, "shop", "doc", t.collection),
     "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
 }
@@ -100,9 +123,23 @@ CALLS: dict[str, Callable[[Two], Any]] = {
 NOT_OF_A_WORKSPACE = {
     "list_workspaces": "maintenance, and says so",
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
+    "forget_coverage": "maintenance, and says so",
+    "total_coverage": "touches no database",
+    "find_drift": "maintenance, and says so",
+    "flags_without_collection": "maintenance, and says so",
+    "unregistered_names": "embedding spaces are the whole database's",
+    "usable_collections": "embedding spaces are the whole database's",
+    "inspect_spaces": "embedding spaces are the whole database's",
+    "key_ranges": "maintenance, and says so",
+    "lower_flags": "maintenance, and says so",
+    "raise_flags": "maintenance, and says so",
+    "drop_unproven": "maintenance, and says so",
+    "delete_orphans": "maintenance, and says so",
+    "renew_metadata": "maintenance, and says so",
     "encode_copy": "touches no database",
     "active_collection": "embedding spaces are the whole database's",
     "active_collections": "embedding spaces are the whole database's",
+    "existing_collections": "embedding spaces are the whole database's",
     "all_collections": "embedding spaces are the whole database's",
     "check_space": "embedding spaces are the whole database's",
     "ensure_collection": "embedding spaces are the whole database's",
@@ -113,7 +150,17 @@ NOT_OF_A_WORKSPACE = {
 def public_functions() -> set[str]:
     return {
         name
-        for module in (analyses, documents, failures, images, spaces, vectors)
+        for module in (
+            analyses,
+            consistency,
+            coverage_history,
+            documents,
+            failures,
+            images,
+            repair,
+            spaces,
+            vectors,
+        )
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -133,6 +180,7 @@ def snapshot(connection: Connection) -> list[Any]:
             ("documents", "workspace_id = 'rival'"),
             ("document_images", "workspace_id = 'rival'"),
             ("embedding_failures", "workspace_id = 'rival'"),
+            ("coverage_history", "workspace_id = 'rival'"),
             (
                 'vecs."image_slig_embeddings"',
                 "id IN (SELECT id::text FROM document_images WHERE workspace_id = 'rival')",
@@ -156,6 +204,7 @@ def test_a_call_for_one_workspace_neither_shows_nor_touches_another(database: Da
         vectors.write_embeddings(
             connection, "rival", their_ids[:1], [(collection, random_vectors(1))], stage="slig"
         )
+        coverage_history.record_coverage(connection, "rival", {"slig": CoverageTotal(documents=1)}, {})
         # stale metadata, which a refresh would mend
         connection.execute(text("UPDATE document_images SET page_number = 99 WHERE workspace_id = 'rival'"))
         analyses.write_analyses(

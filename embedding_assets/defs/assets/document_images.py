@@ -1,15 +1,26 @@
 """Asset `document_images`: each document's images, found, checked, stored and described in rows."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from pydantic import Field
 
-from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, as_failure, failure_table, translated_errors
+from embedding_assets.defs.assets.table_schema import table_metadata
+from embedding_assets.defs.outcomes import (
+    INFRASTRUCTURE_RETRY,
+    as_failure,
+    count_failed,
+    failure_table,
+    translated_errors,
+)
+from embedding_assets.defs.partition_metadata import add_partition_metadata
 from embedding_assets.defs.partitions import documents
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.errors import DocumentError, FatalError, PermanentError
 from embedding_assets.keys import DocumentKey, InvalidDocumentKey
 from embedding_assets.pipeline.ingestion import INGEST, IngestReport
-from embedding_assets.store.failures import open_failures
+from embedding_assets.store.failures import OpenFailure, open_failures
+from embedding_assets.store.models import DocumentImage
 
 KEY = dg.AssetKey("document_images")
 
@@ -22,7 +33,7 @@ class IngestConfig(dg.Config):
     )
 
 
-def _metadata(report: IngestReport, failed_table: str) -> dict[str, dg.MetadataValue]:
+def _metadata(report: IngestReport, failed: list[OpenFailure]) -> dict[str, dg.MetadataValue]:
     return {
         "images": dg.MetadataValue.int(report.images),
         "ready": dg.MetadataValue.int(report.ready),
@@ -35,11 +46,12 @@ def _metadata(report: IngestReport, failed_table: str) -> dict[str, dg.MetadataV
         "unchanged": dg.MetadataValue.bool(report.unchanged),
         "pages": dg.MetadataValue.int(report.page_count or 0),
         "seconds": dg.MetadataValue.float(round(report.elapsed_s, 3)),
-        "failed_images": dg.MetadataValue.md(failed_table),
+        "failed": dg.MetadataValue.int(count_failed(failed)),
+        "failed_images": dg.MetadataValue.md(failure_table(failed)),
     }
 
 
-def make_document_images(documents_per_run: int) -> dg.AssetsDefinition:
+def make_document_images(documents_per_run: int, owners: Sequence[str] = ()) -> dg.AssetsDefinition:
     """The asset, with as many documents in a run of a backfill as the setting says."""
 
     @dg.asset(
@@ -51,6 +63,8 @@ def make_document_images(documents_per_run: int) -> dg.AssetsDefinition:
         retry_policy=INFRASTRUCTURE_RETRY,
         group_name="ingest",
         kinds={"python", "postgres"},
+        owners=list(owners),
+        metadata=table_metadata(DocumentImage),
     )
     def document_images(
         context: dg.AssetExecutionContext, config: IngestConfig, pipeline: PipelineResource
@@ -69,8 +83,7 @@ def make_document_images(documents_per_run: int) -> dg.AssetsDefinition:
                     continue
                 with ingestor.database.transaction() as connection:
                     failures = open_failures(connection, key.workspace_id, key.document_id)
-                table = failure_table([failure for failure in failures if failure.stage == INGEST])
-                done.append((key, _metadata(report, table)))
+                done.append((key, _metadata(report, [f for f in failures if f.stage == INGEST])))
                 context.log.info(f"{key}: {report}")
         for key, metadata in done:
             if failed:
@@ -79,7 +92,7 @@ def make_document_images(documents_per_run: int) -> dg.AssetsDefinition:
                     dg.AssetMaterialization(asset_key=KEY, partition=str(key), metadata=metadata)
                 )
             else:
-                context.add_asset_metadata(metadata, partition_key=str(key))
+                add_partition_metadata(context, str(key), metadata)
         if failed:
             raise _failure(failed, len(done) + len(failed))
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from embedding_assets.defs.assets.stage_asset import StageAsset
+from embedding_assets.defs.assets.table_schema import collection_metadata
 
 KEY = dg.AssetKey("slig_embeddings")
 
@@ -16,4 +17,5 @@ SLIG_EMBEDDINGS = StageAsset(
     "Materialized when every image is embedded, skipped for a stated reason or permanently rejected, and coverage "
     "is at least the minimum.",
     kinds=("python", "pytorch", "postgres"),
+    metadata=collection_metadata("image_slig_embeddings"),
 )

@@ -9,7 +9,7 @@ Re-executing a killed run from failure drops the mapped steps that had not start
 then simply gets fewer items and succeeds (dagster #20925, #30077, #30248, #30972).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,11 +18,13 @@ import dagster as dg
 from pydantic import Field
 
 from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, coverage_metadata, translated_errors
+from embedding_assets.defs.partition_metadata import add_partition_metadata
 from embedding_assets.defs.partitions import documents
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.errors import DocumentError
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.planning import Step, batches_per_step, plan_steps
+from embedding_assets.pipeline.reembedding import forget_stage
 from embedding_assets.pipeline.report import StageReport
 from embedding_assets.pipeline.stage_runner import AnyRunner
 from embedding_assets.pipeline.verification import DocumentOutcome, verify_documents
@@ -50,6 +52,11 @@ class StageConfig(dg.Config):
         le=1,
         description="Embedded / (images - skipped) that a document needs to be materialized (setting: 0.95).",
     )
+    force: bool = Field(
+        default=False,
+        description="Do again what is done: the documents' vectors of this stage are dropped first. A re-execution "
+        "of the run goes on where it stopped.",
+    )
 
 
 OpenRunner = Callable[[PipelineResource, int | None, int | None], AnyRunner]
@@ -68,6 +75,7 @@ class StageAsset:
         open_runner: makes the runner.
         description: for the UI.
         kinds: for the UI.
+        metadata: for the UI: the table that it fills.
     """
 
     name: str
@@ -77,9 +85,12 @@ class StageAsset:
     open_runner: OpenRunner
     description: str
     kinds: Sequence[str]
+    metadata: Mapping[str, Any]
 
 
-def make_stage_asset(what: StageAsset, documents_per_run: int) -> dg.AssetsDefinition:
+def make_stage_asset(
+    what: StageAsset, documents_per_run: int, owners: Sequence[str] = ()
+) -> dg.AssetsDefinition:
     """The asset, with as many documents in a run of a backfill as the setting says."""
     key = dg.AssetKey(what.name)
     plan_name, work_name, finish_name = (f"{verb}_{what.stage}" for verb in ("plan", what.verb, "finish"))
@@ -112,8 +123,12 @@ def make_stage_asset(what: StageAsset, documents_per_run: int) -> dg.AssetsDefin
                     context.log.error(
                         f"document {document_key} is not ingested yet: materialize its document_images first"
                     )
-                else:
-                    pending.append((document_key, runner.pending(document_key)))
+                    continue
+                # A re-execution must not throw away what the run that it repeats has done.
+                if config.force and context.run.parent_run_id is None:
+                    forgotten = forget_stage(runner.database, document_key, runner.stage)
+                    context.log.info(f"{document_key}: {forgotten} images are to be done again")
+                pending.append((document_key, runner.pending(document_key)))
             if unknown and not pending:
                 raise DocumentError(
                     f"{', '.join(map(str, unknown[:20]))}: not ingested yet",
@@ -185,7 +200,7 @@ def make_stage_asset(what: StageAsset, documents_per_run: int) -> dg.AssetsDefin
         for outcome in outcomes:
             metadata = {**coverage_metadata(outcome.coverage, outcome.failures), **shared}
             if not incomplete:
-                context.add_asset_metadata(metadata, partition_key=str(outcome.key))
+                add_partition_metadata(context, str(outcome.key), metadata)
             elif outcome.complete:
                 # The step is about to fail, for the sake of the others; this one is done, so it is materialized.
                 context.log_event(
@@ -203,6 +218,8 @@ def make_stage_asset(what: StageAsset, documents_per_run: int) -> dg.AssetsDefin
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=documents_per_run),
         group_name="embeddings",
         kinds=set(what.kinds),
+        owners=list(owners),
+        metadata=dict(what.metadata),
     )
     def stage_asset(upstream):  # type: ignore[no-untyped-def]
         steps, planned = plan(upstream)
