@@ -38,10 +38,11 @@ _SIZE = re.compile(
     r"(?<![\w.])\d{1,4}(?:[.,]\d+)?\s?(?:mm|cm|m)?\s?[x×]\s?\d{1,4}(?:[.,]\d+)?(?:\s?(?:mm|cm|m)\b)?",
     re.IGNORECASE,
 )
+_STATED = r"(?:(?:anti[- ]?)?slip(?:[- ](?:rating|resistance|class))?|thick(?:ness)?)"
 _SPECIFICATION_WORDS = re.compile(
-    r"(?:\b(?:sku|(?:anti[- ]?)?slip(?:[- ](?:rating|resistance|class))?|thick(?:ness)?|sizes?|format|pei|class)\b[\s:]*)?"
+    rf"(?:\b(?:sku|{_STATED}|sizes?|format|pei|class)\b[\s:]*)?"
     r"(?<!\w)(?=[\w.,×/-]*\d)[\w.,×/-]+(?:\s?(?:mm|cm|m|kg)\b)?"
-    r"(?:\s*(?:x|×|by)\s*(?=\d))?(?:\s*\b(?:(?:anti[- ]?)?slip(?:[- ](?:rating|resistance|class))?|thick(?:ness)?)\b)?",
+    rf"(?:\s*(?:x|×|by)\s*(?=\d))?(?:\s*\b{_STATED}\b)?",
     re.IGNORECASE,
 )
 """Words with a digit, the units behind them and the words for what they state."""
