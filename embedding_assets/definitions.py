@@ -14,6 +14,8 @@ from embedding_assets.defs.assets.understanding import (
 )
 from embedding_assets.defs.jobs import JOBS
 from embedding_assets.defs.resources import PipelineResource
+from embedding_assets.pipeline.ingestion import INGEST
+from embedding_assets.pipeline.versions import code_version_of
 from embedding_assets.settings import load_settings
 
 STAGES = (SLIG_EMBEDDINGS, VISION_ANALYSIS, UNDERSTANDING_EMBEDDINGS, TEXT_EMBEDDINGS)
@@ -26,12 +28,16 @@ def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
         pipeline: the resource; by default the one that reads settings from the environment.
     """
     resource = pipeline or PipelineResource()
-    documents_per_run = (pipeline.settings() if pipeline else load_settings()).documents_per_run
+    settings = pipeline.settings() if pipeline else load_settings()
+    documents_per_run = settings.documents_per_run
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # backfill_policy is "beta" in Dagster 1.13
         assets = [
-            make_document_images(documents_per_run),
-            *(make_stage_asset(stage, documents_per_run) for stage in STAGES),
+            make_document_images(documents_per_run, code_version_of(INGEST, settings)),
+            *(
+                make_stage_asset(stage, documents_per_run, code_version_of(stage.stage, settings))
+                for stage in STAGES
+            ),
         ]
     return dg.Definitions(
         assets=assets,

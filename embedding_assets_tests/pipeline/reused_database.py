@@ -14,7 +14,7 @@ from embedding_assets_tests.conftest import Server
 def empty(database: Database) -> None:
     """Removes every document, image, failure, space and collection."""
     with database.transaction() as connection:
-        connection.execute(text("TRUNCATE documents, document_images, embedding_failures, embedding_spaces"))
+        connection.execute(text("TRUNCATE documents, embedding_spaces, landed_documents CASCADE"))
         tables = connection.execute(
             text("SELECT tablename FROM pg_tables WHERE schemaname = 'vecs'")
         ).scalars()
