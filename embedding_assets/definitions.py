@@ -14,11 +14,14 @@ from embedding_assets.defs.assets.understanding import (
 )
 from embedding_assets.defs.jobs import JOBS
 from embedding_assets.defs.resources import PipelineResource
+from embedding_assets.defs.sensors.new_documents import new_documents
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.pipeline.versions import code_version_of
 from embedding_assets.settings import load_settings
 
 STAGES = (SLIG_EMBEDDINGS, VISION_ANALYSIS, UNDERSTANDING_EMBEDDINGS, TEXT_EMBEDDINGS)
+
+SENSORS = (new_documents,)
 
 
 def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
@@ -42,6 +45,7 @@ def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         jobs=JOBS,
+        sensors=SENSORS,
         resources={"pipeline": resource},
         # Parallelism is across runs: a process for each step would load torch and the model each time.
         executor=dg.in_process_executor,

@@ -20,7 +20,7 @@ from embedding_assets.cli.output import (
     print_json,
     print_table,
 )
-from embedding_assets.cli.runs import embed_documents, ingest_documents, stages_in_use
+from embedding_assets.cli.runs import embed_documents, ingest_documents
 from embedding_assets.errors import DocumentError
 from embedding_assets.ingest.image_store import local_path
 from embedding_assets.ingest.landing import discover, locate
@@ -31,6 +31,7 @@ from embedding_assets.pipeline.assembly import (
     open_ingestor,
     open_text_provider,
 )
+from embedding_assets.pipeline.asset_stages import stages_in_use
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.search.meaning import MeaningSearch
 from embedding_assets.search.visual import VisualSearch

@@ -11,14 +11,11 @@ from embedding_assets.deploy.instance import apply_dagster_environment
 from embedding_assets.errors import DocumentError
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.assembly import open_ingestor
+from embedding_assets.pipeline.asset_stages import AssetStage, stages_in_use
 from embedding_assets.settings import Settings
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import coverage_of_document
-from embedding_assets.store.models import FLAGS
-from embedding_assets.store.spaces import SLIG as SLIG_COLLECTION
-from embedding_assets.store.spaces import TEXT as TEXT_COLLECTION
-from embedding_assets.store.spaces import UNDERSTANDING as UNDERSTANDING_COLLECTION
-from embedding_assets.store.stages import SLIG, TEXT, UNDERSTANDING, VISION
+from embedding_assets.store.stages import SLIG, VISION
 
 
 @dataclass
@@ -59,39 +56,6 @@ def ingest_documents(
     return summary
 
 
-@dataclass(frozen=True)
-class CliStage:
-    """A stage as the command line runs it: the job and asset that do it, and where its coverage is counted."""
-
-    name: str
-    asset: str
-    job: str
-    flag: str
-    label: str
-
-
-STAGES = (
-    CliStage(SLIG, "slig_embeddings", "embed_document", FLAGS[SLIG_COLLECTION], "embed"),
-    CliStage(VISION, "vision_analysis", "understand_document", "has_vision_analysis", "analyse"),
-    CliStage(
-        UNDERSTANDING,
-        "understanding_embeddings",
-        "understand_document",
-        FLAGS[UNDERSTANDING_COLLECTION],
-        "understand",
-    ),
-    CliStage(TEXT, "text_embeddings", "understand_document", FLAGS[TEXT_COLLECTION], "embed texts"),
-)
-"""In the order in which they are run."""
-
-
-def stages_in_use(settings: Settings) -> list[CliStage]:
-    """The stages that the settings ask for: without vision analysis, there is nothing to understand."""
-    if settings.vision_provider == "off":
-        return [stage for stage in STAGES if stage.name not in (VISION, UNDERSTANDING)]
-    return list(STAGES)
-
-
 def embed_documents(
     settings: Settings,
     database: Database,
@@ -123,7 +87,7 @@ def embed_documents(
 def run_stage(
     settings: Settings,
     database: Database,
-    stage: CliStage,
+    stage: AssetStage,
     keys: Sequence[DocumentKey],
     *,
     batch_size: int | None = None,

@@ -1,16 +1,16 @@
 """An asset that does one stage's work on each document's images; made by `make_stage_asset`.
 
-    upstream, begin --> plan_<stage> --(one step for several batches)--> embed_<stage> --> finish_<stage> --(done)--> the asset
-                          |  what is to do, from the database                  ^              |     |
-                          +--- the plan ---------------------------------------|--------------+     +-(undone)-> report_<stage>
+    upstream, begin --> plan --(one step for several batches)--> embed --> finish --(done)--> the asset
+                         |  what is to do, from the database               ^   |
+                         +--- the plan ------------------------------------+   +--(undone)--> report
 
-`begin_<stage>` and `report_<stage>` let the documents that are done go on where others of the run are not: see
-`defs.partial`. `finish_<stage>` trusts neither the plan nor what the mapped steps handed over: it counts in the database.
-Re-executing a killed run from failure drops the mapped steps that had not started, and the collecting op
-then simply gets fewer items and succeeds (dagster #20925, #30077, #30248, #30972).
+Each op's name ends with the stage's (`plan_slig`). `begin` and `report` let the documents that are done go on
+where others of the run are not: see `defs.partial`. `finish` trusts neither the plan nor what the mapped steps
+handed over: it counts in the database. Re-executing a killed run from failure drops the mapped steps that had not
+started, and the collecting op then simply gets fewer items and succeeds (dagster #20925, #30077, #30248, #30972).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -110,7 +110,7 @@ def make_stage_asset(what: StageAsset, documents_per_run: int, code_version: str
     @dg.config_mapping
     def same_for_all_ops(val: StageConfig) -> dict[str, Any]:
         config = {"config": val.model_dump(exclude_none=True)}
-        return {name: config for name in (plan_name, work_name, finish_name, report_name)}
+        return dict.fromkeys((plan_name, work_name, finish_name, report_name), config)
 
     @dg.op(
         name=plan_name,
@@ -181,7 +181,7 @@ def make_stage_asset(what: StageAsset, documents_per_run: int, code_version: str
         pipeline: PipelineResource,
         plan: dict[str, Any],
         summaries: list[dict[str, Any]],
-    ):  # type: ignore[no-untyped-def]
+    ) -> Iterator[Any]:
         """Counts in the database, and materializes the documents that are complete."""
         with translated_errors(context):
             minimum = _minimum(config, pipeline)
@@ -230,7 +230,7 @@ def make_stage_asset(what: StageAsset, documents_per_run: int, code_version: str
     @dg.op(name=report_name, out={"check": dg.Out(is_required=False)}, retry_policy=INFRASTRUCTURE_RETRY)
     def report(
         context: dg.AssetExecutionContext, config: StageConfig, pipeline: PipelineResource, undone: list[str]
-    ):  # type: ignore[no-untyped-def]
+    ) -> Iterator[Any]:
         """Fails where a document is not complete, and says which. Counts again: it may be re-executed much later."""
         incomplete: list[DocumentOutcome] = []
         if undone:
