@@ -91,7 +91,8 @@ def mark_handled(connection: Connection, handled: Sequence[Handled]) -> None:
     for chunk in _chunks(handled):
         connection.execute(
             text(
-                "UPDATE landed_documents l SET handled = n.fingerprint, content_hash = n.hash, run_key = coalesce(n.run_key, l.run_key) "
+                "UPDATE landed_documents l SET handled = n.fingerprint, content_hash = n.hash, "
+                "run_key = coalesce(n.run_key, l.run_key) "
                 "FROM unnest(CAST(:workspaces AS text[]), CAST(:documents AS text[]), "
                 "CAST(:fingerprints AS text[]), CAST(:hashes AS text[]), CAST(:run_keys AS text[])) "
                 "AS n(workspace_id, document_id, fingerprint, hash, run_key) "
