@@ -41,7 +41,7 @@ def submit_backfill(
         dg.AssetKey(asset): documents.empty_subset().with_partition_keys(map(str, keys))
         for asset, keys in targets.items()
     }
-    subset = AssetGraphSubset(partitions, set())
+    subset = AssetGraphSubset(partitions, set())  # type: ignore[call-arg] # hidden by a decorator of Dagster's
     backfill_id = make_new_backfill_id()
     instance.add_backfill(
         PartitionBackfill.from_asset_graph_subset(
