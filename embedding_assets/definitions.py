@@ -12,8 +12,10 @@ from embedding_assets.defs.assets.understanding import (
     UNDERSTANDING_EMBEDDINGS,
     VISION_ANALYSIS,
 )
+from embedding_assets.defs.clean_up import clean_up, clean_up_daily
 from embedding_assets.defs.jobs import JOBS
 from embedding_assets.defs.resources import PipelineResource
+from embedding_assets.defs.sensors.alert_on_failure import alert_on_failure
 from embedding_assets.defs.sensors.new_documents import new_documents
 from embedding_assets.defs.sensors.retry_failed_images import retry_failed_images
 from embedding_assets.pipeline.ingestion import INGEST
@@ -22,7 +24,7 @@ from embedding_assets.settings import load_settings
 
 STAGES = (SLIG_EMBEDDINGS, VISION_ANALYSIS, UNDERSTANDING_EMBEDDINGS, TEXT_EMBEDDINGS)
 
-SENSORS = (new_documents, retry_failed_images)
+SENSORS = (new_documents, retry_failed_images, alert_on_failure)
 
 
 def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
@@ -45,7 +47,8 @@ def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:
         ]
     return dg.Definitions(
         assets=assets,
-        jobs=JOBS,
+        jobs=[*JOBS, clean_up],
+        schedules=[clean_up_daily],
         sensors=SENSORS,
         resources={"pipeline": resource},
         # Parallelism is across runs: a process for each step would load torch and the model each time.

@@ -170,6 +170,44 @@ def open_failures(
     return [_to_open_failure(row) for row in rows]
 
 
+@dataclass(frozen=True)
+class RunFailures:
+    """The open failures that one run saw last.
+
+    Attributes:
+        by_class: how many of each error class.
+        first: the first of them, in document and page order.
+    """
+
+    by_class: dict[str, int]
+    first: tuple[OpenFailure, ...]
+
+
+def failures_of_run(connection: Connection, run_id: str, limit: int = 5) -> RunFailures:
+    """What a run failed at (maintenance: a run may hold documents of several workspaces).
+
+    Args:
+        limit: failures given in detail.
+    """
+    counts = connection.execute(
+        text(
+            "SELECT error_class, count(*) FROM embedding_failures WHERE run_id = :run AND resolved_at IS NULL "
+            "GROUP BY error_class ORDER BY error_class"
+        ),
+        {"run": run_id},
+    ).all()
+    rows = connection.execute(
+        text(
+            "SELECT f.*, i.image_index, i.reference, i.page_number FROM embedding_failures f "
+            "LEFT JOIN document_images i ON i.id = f.image_id "
+            "WHERE f.run_id = :run AND f.resolved_at IS NULL "
+            "ORDER BY f.workspace_id, f.document_id, i.image_index NULLS FIRST, f.stage LIMIT :limit"
+        ),
+        {"run": run_id, "limit": limit},
+    ).all()
+    return RunFailures({row[0]: row[1] for row in counts}, tuple(_to_open_failure(row) for row in rows))
+
+
 def _to_open_failure(row: Any) -> OpenFailure:
     return OpenFailure(
         key=DocumentKey(row.workspace_id, row.document_id),

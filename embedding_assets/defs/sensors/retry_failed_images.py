@@ -37,12 +37,10 @@ INTERVAL_S = 60
 def retry_failed_images(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SensorResult:
     """Requests runs for failures whose time has come."""
     settings = pipeline.settings()
-    assets = _assets_by_stage(settings)
-    stopped = [
-        stage
-        for stage, chain in assets.items()
-        if any(_is_stopped(context.instance, asset) for asset in chain)
-    ]
+    halted = {asset for asset in assets_in_use(settings) if _is_stopped(context.instance, asset)}
+    chains = _assets_by_stage(settings)
+    stopped = [stage for stage, chain in chains.items() if chain[0] in halted]
+    assets = {stage: [asset for asset in chain if asset not in halted] for stage, chain in chains.items()}
     with pipeline.database().transaction() as connection:
         due = take_due(
             connection,
