@@ -17,6 +17,7 @@ from embedding_assets.defs.jobs import JOBS
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.defs.sensors.alert_on_failure import alert_on_failure
 from embedding_assets.defs.sensors.new_documents import new_documents
+from embedding_assets.defs.sensors.removed_documents import removed_documents
 from embedding_assets.defs.sensors.retry_failed_images import retry_failed_images
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.pipeline.versions import code_version_of
@@ -24,7 +25,7 @@ from embedding_assets.settings import load_settings
 
 STAGES = (SLIG_EMBEDDINGS, VISION_ANALYSIS, UNDERSTANDING_EMBEDDINGS, TEXT_EMBEDDINGS)
 
-SENSORS = (new_documents, retry_failed_images, alert_on_failure)
+SENSORS = (new_documents, retry_failed_images, removed_documents, alert_on_failure)
 
 
 def build_defs(*, pipeline: PipelineResource | None = None) -> dg.Definitions:

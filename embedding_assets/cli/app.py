@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from embedding_assets import __version__
-from embedding_assets.cli import backfill, document_backfill, documents, services
+from embedding_assets.cli import backfill, document_backfill, documents, removal, services
 from embedding_assets.cli.output import err, print_error
 from embedding_assets.errors import EmbeddingAssetsError, SettingsError
 from embedding_assets.settings import PREFIX, load_settings
@@ -63,6 +63,7 @@ documents.register(app)
 services.register(app)
 backfill.register(app)
 document_backfill.register(app)
+removal.register(app)
 
 
 def main() -> None:

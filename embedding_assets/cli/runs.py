@@ -197,3 +197,22 @@ def submit(settings: Settings, targets: Mapping[str, Sequence[DocumentKey]], *, 
     with dg.DagsterInstance.get() as instance:
         backfill_id = submit_backfill(instance, targets, title=title)
         return Submitted(backfill_id, daemon_is_running(instance))
+
+
+def drop_partitions(settings: Settings, keys: Sequence[DocumentKey]) -> None:
+    """Removes the documents' partitions.
+
+    Raises:
+        DocumentError: a run that waits or is under way has one of them.
+    """
+    apply_dagster_environment(settings)
+    import dagster as dg
+
+    from embedding_assets.defs.partitions import documents, partitions_in_flight
+
+    with dg.DagsterInstance.get() as instance:
+        busy = partitions_in_flight(instance)
+        if used := [key for key in keys if str(key) in busy]:
+            raise DocumentError(f"{used[0]} is in use by a run", hint="wait for its end, or cancel it")
+        for key in keys:
+            instance.delete_dynamic_partition(documents.name or "", str(key))

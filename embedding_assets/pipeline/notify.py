@@ -1,4 +1,4 @@
-"""Telling people about failed runs: in the log, and by a webhook.
+"""Telling people what they have to know: in the log, and by a webhook.
 
 A notifier gets a report and passes it on. That it can't is worth a warning and nothing more: an alert that fails
 must not fail anything else. What belongs here: reports and how they are sent. What does not: when a report is due
@@ -77,17 +77,38 @@ class RunFailureReport:
         return "\n".join(line for line in lines if line)
 
 
-class Notifier(Protocol):
-    """Passes reports on. Implement it, and return it from `open_notifier`."""
+@dataclass(frozen=True)
+class RemovalRefused:
+    """That documents vanished from the landing root in such numbers that nothing was removed."""
 
-    def notify(self, report: RunFailureReport) -> None:
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return {"event": "removal_refused", "text": str(self)}
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Report(Protocol):
+    """What people are told: in words (`str`), and as plain values."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON: `event`, `text`, and what else there is."""
+
+
+class Notifier(Protocol):
+    """Passes reports on. Implement it, and return it from `open_notifiers`."""
+
+    def notify(self, report: Report) -> None:
         """Passes the report on; may raise whatever it likes (see `notify_all`)."""
 
 
 class LogNotifier:
     """Writes reports to the log."""
 
-    def notify(self, report: RunFailureReport) -> None:
+    def notify(self, report: Report) -> None:
         logger.error("%s", report)
 
 
@@ -103,7 +124,7 @@ class WebhookNotifier:
         self._url = url
         self.timeout_s = timeout_s
 
-    def notify(self, report: RunFailureReport) -> None:
+    def notify(self, report: Report) -> None:
         try:
             self._post(report.as_dict())
         except httpx.HTTPStatusError as error:
@@ -137,7 +158,7 @@ def open_notifiers(settings: Settings) -> list[Notifier]:
     return notifiers
 
 
-def notify_all(notifiers: Sequence[Notifier], report: RunFailureReport) -> list[str]:
+def notify_all(notifiers: Sequence[Notifier], report: Report) -> list[str]:
     """Gives a report to each notifier; returns what kept it from being passed on. Raises nothing."""
     problems = []
     for notifier in notifiers:
@@ -145,7 +166,7 @@ def notify_all(notifiers: Sequence[Notifier], report: RunFailureReport) -> list[
             notifier.notify(report)
         except Exception as error:  # noqa: BLE001 (an alert that fails must fail nothing else)
             problem = f"{type(notifier).__name__}: {error}"
-            logger.warning("the failure of run %s was not reported by %s", report.run_id, problem)
+            logger.warning("a report was not passed on by %s", problem)
             problems.append(problem)
     return problems
 

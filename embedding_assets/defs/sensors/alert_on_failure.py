@@ -1,14 +1,9 @@
 """Sensor `alert_on_failure`: tells people about runs that failed for good."""
 
 from dagster import DefaultSensorStatus, RunFailureSensorContext, run_failure_sensor
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-    WILL_RETRY_TAG,
-)
+from dagster._core.storage.tags import WILL_RETRY_TAG
 
-from embedding_assets.defs.partitions import documents
+from embedding_assets.defs.partitions import documents, partitions_of_run
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.errors import EmbeddingAssetsError
 from embedding_assets.pipeline.notify import (
@@ -73,7 +68,8 @@ def _report(context: RunFailureSensorContext, settings: Settings, failures: RunF
             error_class = str(described.metadata["error_class"].value)
     if not reasons:
         reasons.append(context.failure_event.message or "the run's process ended")
-    keys = _partitions(context)
+    names = context.instance.get_dynamic_partitions(documents.name or "")
+    keys = partitions_of_run(run.tags, names)
     return RunFailureReport(
         run_id=run.run_id,
         job=run.job_name,
@@ -86,16 +82,3 @@ def _report(context: RunFailureSensorContext, settings: Settings, failures: RunF
         failures_by_class=failures.by_class,
         first_failures=tuple(without_secrets(failure_in_words(f), settings) for f in failures.first),
     )
-
-
-def _partitions(context: RunFailureSensorContext) -> list[str]:
-    tags = context.dagster_run.tags
-    if PARTITION_NAME_TAG in tags:
-        return [tags[PARTITION_NAME_TAG]]
-    if ASSET_PARTITION_RANGE_START_TAG not in tags:
-        return []
-    names = list(context.instance.get_dynamic_partitions(documents.name or ""))
-    first, last = tags[ASSET_PARTITION_RANGE_START_TAG], tags[ASSET_PARTITION_RANGE_END_TAG]
-    if first not in names or last not in names:  # removed since
-        return [first, last]
-    return names[names.index(first) : names.index(last) + 1]
