@@ -75,7 +75,7 @@ def _report(context: RunFailureSensorContext, settings: Settings, failures: RunF
         job=run.job_name,
         url=f"{settings.ui_url}/runs/{run.run_id}",
         assets=tuple(dict.fromkeys(assets)),
-        reason=without_secrets("\n".join(reasons), settings)[:MAX_REASON],
+        reason=without_secrets("\n".join(dict.fromkeys(reasons)), settings)[:MAX_REASON],
         error_class=error_class,
         documents=len(keys),
         first_documents=tuple(keys[:SHOWN_DOCUMENTS]),
