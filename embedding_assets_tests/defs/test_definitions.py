@@ -104,3 +104,18 @@ def test_every_op_declares_the_retry_policy(dagster: DagsterProject, asset: str)
             continue
         assert node.definition.retry_policy == INFRASTRUCTURE_RETRY
         assert node.definition.retry_policy.backoff is dg.Backoff.EXPONENTIAL
+
+
+def test_sensors_and_schedules_run_by_themselves_but_for_the_one_that_deletes(
+    dagster: DagsterProject,
+) -> None:
+    repository = dagster.defs.get_repository_def()
+    running = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
+    assert running == {
+        "new_documents": "RUNNING",
+        "retry_failed_images": "RUNNING",
+        "alert_on_failure": "RUNNING",
+        "removed_documents": "STOPPED",
+    }
+    assert {s.name: s.default_status.value for s in repository.schedule_defs} == {"clean_up_daily": "RUNNING"}
+    assert all(sensor.description for sensor in repository.sensor_defs)
