@@ -14,7 +14,19 @@ from sqlalchemy import Connection, text
 
 from embedding_assets.errors import ErrorClass
 from embedding_assets.keys import DocumentKey
-from embedding_assets.store import analyses, documents, failures, images, spaces, vectors
+from embedding_assets.store import (
+    analyses,
+    document_stages,
+    documents,
+    due,
+    failures,
+    images,
+    landed,
+    removal,
+    selection,
+    spaces,
+    vectors,
+)
 from embedding_assets.store.analyses import AnalysisVersion
 from embedding_assets.store.database import Database
 from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
@@ -91,11 +103,35 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     ),
     "drop_unflagged": lambda t: vectors.drop_unflagged(t.connection, "shop", "doc", t.collection),
     "refresh_metadata": lambda t: vectors.refresh_metadata(t.connection, "shop", "doc", t.collection),
+    "record_done": lambda t: document_stages.record_done(t.connection, [OURS], "slig", "v1"),
+    "documents_lacking": lambda t: selection.documents_lacking(t.connection, "shop", "slig", FLAG, 0.95),
+    "documents_to_ingest": lambda t: selection.documents_to_ingest(t.connection, "shop"),
+    "documents_never_read": lambda t: selection.documents_never_read(t.connection, "shop"),
+    "documents_with_failures": lambda t: selection.documents_with_failures(t.connection, "shop", "slig"),
+    "documents_of_other_versions": lambda t: selection.documents_of_other_versions(
+        t.connection, "shop", "slig", "v2"
+    ),
+    "release_failures": lambda t: (
+        selection.release_failures(t.connection, [OURS], "slig"),
+        selection.release_failures(t.connection, [OURS], "ingest"),
+    ),
+    "remove_documents": lambda t: removal.remove_documents(t.connection, [OURS]),
+    "landing_hashes": lambda t: landed.landing_hashes(t.connection, [OURS]),
+    "forget_landed": lambda t: landed.forget_landed(t.connection, [OURS]),
     "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
 }
 
 NOT_OF_A_WORKSPACE = {
     "list_workspaces": "maintenance, and says so",
+    "failures_of_run": "maintenance, and says so: a run may hold documents of several workspaces",
+    "take_due": "maintenance, and says so: one sensor looks after all workspaces",
+    "landing_documents": "maintenance, and says so: one landing folder holds all workspaces",
+    "read_landed": "maintenance, as the module says: one landing folder holds all workspaces",
+    "save_seen": "the same",
+    "mark_handled": "the same",
+    "mark_missing": "the same",
+    "unconfirmed_requests": "the same",
+    "confirm_requests": "the same",
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
     "encode_copy": "touches no database",
     "active_collection": "embedding spaces are the whole database's",
@@ -106,10 +142,25 @@ NOT_OF_A_WORKSPACE = {
 }
 
 
+MODULES = (
+    analyses,
+    document_stages,
+    documents,
+    due,
+    failures,
+    images,
+    landed,
+    removal,
+    selection,
+    spaces,
+    vectors,
+)
+
+
 def public_functions() -> set[str]:
     return {
         name
-        for module in (analyses, documents, failures, images, spaces, vectors)
+        for module in MODULES
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
