@@ -14,6 +14,7 @@ from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.utils import make_new_backfill_id
 
 from embedding_assets.defs.partitions import documents, register_partitions
+from embedding_assets.defs.run_tags import RETRY_TAGS
 from embedding_assets.keys import DocumentKey
 
 HEARTBEAT_S = 120.0
@@ -47,7 +48,7 @@ def submit_backfill(
         PartitionBackfill.from_asset_graph_subset(
             backfill_id=backfill_id,
             backfill_timestamp=time.time(),
-            tags=dict(tags or {}),
+            tags={**RETRY_TAGS, **(tags or {})},
             dynamic_partitions_store=instance,
             asset_graph_subset=subset,
             title=title,

@@ -21,7 +21,6 @@ import dagster as dg
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_TAG,
-    NULL_EVENT_POINTER,
     extract_data_version_from_entry,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
@@ -79,7 +78,7 @@ def log_materialization(
         version = extract_data_version_from_entry(record.event_log_entry) if record else None
         if record is not None and version is not None:
             tags[get_input_data_version_tag(upstream)] = version.value
-            tags[get_input_event_pointer_tag(upstream)] = str(record.storage_id) or NULL_EVENT_POINTER
+            tags[get_input_event_pointer_tag(upstream)] = str(record.storage_id)
     context.log_event(
         dg.AssetMaterialization(asset_key=asset, partition=partition, metadata=dict(metadata), tags=tags)
     )

@@ -1,17 +1,19 @@
 """Which documents lack something at a stage, have failed there, or were done by another version of it.
 
-Each answer is one statement over a workspace, whatever the number of documents. Whether a document is complete is
+Each answer is a statement or two over a workspace, whatever the number of documents. Whether a document is complete is
 counted as everywhere (`documents.coverage_of_workspace`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from embedding_assets.keys import DocumentKey
 from embedding_assets.store.documents import coverage_of_workspace
+from embedding_assets.store.stages import blamed_stages, excused_by
 
 INGEST = "ingest"
 
@@ -28,12 +30,35 @@ def documents_lacking(
         flag: flag column of the stage.
         minimum: coverage that a document needs, 0 to 1.
     """
-    done = _done(connection, workspace_id, stage)
-    return [
-        row.key
-        for row in coverage_of_workspace(connection, workspace_id, flag, stage)
-        if row.ingested and (row.missing or (row.is_complete(minimum) and row.key not in done))
-    ]
+    # First by the images that are to do, which an index knows; coverage is counted only where documents that have
+    # nothing to do were never materialized, which is rare.
+    to_do = _keys(
+        connection,
+        workspace_id,
+        "SELECT DISTINCT i.document_id FROM document_images i JOIN documents d USING (workspace_id, document_id) "
+        "WHERE i.workspace_id = :workspace AND d.status = 'ingested' AND ("
+        f"i.status = 'ready' AND NOT i.{flag} AND NOT jsonb_exists(i.stage_skips, :stage) "
+        "AND NOT EXISTS (SELECT FROM embedding_failures f WHERE f.image_id = i.id AND f.stage = ANY(:blamed) "
+        "AND f.resolved_at IS NULL AND f.error_class = 'permanent') "
+        f"OR i.status = 'pending' AND NOT {excused_by(stage)}) ORDER BY i.document_id",
+        stage=stage,
+        blamed=blamed_stages(stage),
+    )
+    unrecorded = set(
+        _keys(
+            connection,
+            workspace_id,
+            "SELECT d.document_id FROM documents d WHERE d.workspace_id = :workspace AND d.status = 'ingested' "
+            "AND NOT EXISTS (SELECT FROM document_stages s WHERE s.workspace_id = d.workspace_id "
+            "AND s.document_id = d.document_id AND s.stage = :stage)",
+            stage=stage,
+        )
+    ) - set(to_do)
+    if not unrecorded:
+        return to_do
+    coverages = coverage_of_workspace(connection, workspace_id, flag, stage)
+    complete = {row.key for row in coverages if row.key in unrecorded and row.is_complete(minimum)}
+    return sorted({*to_do, *complete})
 
 
 def documents_to_ingest(connection: Connection, workspace_id: str) -> list[DocumentKey]:
@@ -66,7 +91,7 @@ def documents_with_failures(connection: Connection, workspace_id: str, stage: st
         workspace_id,
         "SELECT DISTINCT document_id FROM embedding_failures WHERE workspace_id = :workspace AND stage = :stage "
         "AND resolved_at IS NULL ORDER BY document_id",
-        stage,
+        stage=stage,
     )
 
 
@@ -79,8 +104,8 @@ def documents_of_other_versions(
         workspace_id,
         "SELECT document_id FROM document_stages WHERE workspace_id = :workspace AND stage = :stage "
         "AND version <> :version ORDER BY document_id",
-        stage,
-        version,
+        stage=stage,
+        version=version,
     )
 
 
@@ -117,25 +142,6 @@ def release_failures(connection: Connection, keys: Sequence[DocumentKey], stage:
     ).rowcount
 
 
-def _done(connection: Connection, workspace_id: str, stage: str) -> set[DocumentKey]:
-    return set(
-        _keys(
-            connection,
-            workspace_id,
-            "SELECT document_id FROM document_stages WHERE workspace_id = :workspace AND stage = :stage",
-            stage,
-        )
-    )
-
-
-def _keys(
-    connection: Connection,
-    workspace_id: str,
-    query: str,
-    stage: str | None = None,
-    version: str | None = None,
-) -> list[DocumentKey]:
-    rows = connection.execute(
-        text(query), {"workspace": workspace_id, "stage": stage, "version": version}
-    ).scalars()
+def _keys(connection: Connection, workspace_id: str, query: str, **values: Any) -> list[DocumentKey]:
+    rows = connection.execute(text(query), {"workspace": workspace_id, **values}).scalars()
     return [DocumentKey(workspace_id, document_id) for document_id in rows]

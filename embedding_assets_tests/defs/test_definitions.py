@@ -191,3 +191,21 @@ def test_run_config_shows_its_fields_with_descriptions_and_defaults(dagster: Dag
         assert field.description
         assert not field.is_required
     assert config["force"].default_value is False
+
+
+def test_sensors_and_schedules_run_by_themselves_but_for_the_one_that_deletes(
+    dagster: DagsterProject,
+) -> None:
+    repository = dagster.defs.get_repository_def()
+    running = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
+    assert running == {
+        "new_documents": "RUNNING",
+        "retry_failed_images": "RUNNING",
+        "alert_on_failure": "RUNNING",
+        "removed_documents": "STOPPED",
+    }
+    assert {s.name: s.default_status.value for s in repository.schedule_defs} == {
+        "clean_up_daily": "RUNNING",
+        "hourly_coverage": "RUNNING",
+    }
+    assert all(sensor.description for sensor in repository.sensor_defs)

@@ -10,12 +10,15 @@ import pytest
 from embedding_assets.errors import PermanentError, SettingsError, TransientError
 from embedding_assets.ingest.landing import locate
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.asset_stages import ASSET_STAGES
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.pipeline.selection import Which, release, select_documents
 from embedding_assets.pipeline.versions import code_version_of
 from embedding_assets.settings import Settings
 from embedding_assets.store.document_stages import record_done
-from embedding_assets_tests.pipeline.project import Project, png
+from embedding_assets.store.documents import coverage_of_workspace
+from embedding_assets.store.selection import documents_lacking
+from embedding_assets_tests.pipeline.project import Project, pdf, png
 
 SLIG = "slig_embeddings"
 
@@ -161,3 +164,27 @@ def test_the_version_of_a_folder_of_weights_is_that_of_its_files_and_not_of_its_
         for name in ("here", "there", "other")
     ]
     assert versions[0] == versions[1] != versions[2]
+
+
+def test_missing_agrees_with_the_coverage_of_every_stage(project: Project, settings: Settings) -> None:
+    """Whatever the images are: ready, small, broken, without text, analysed or not, failed for good or not."""
+    project.land("shop/mixed", {"a.png": png(1), "b.png": png(2)[:-40], "c.png": png(3, side=16)})
+    project.land("shop/broken", {"a.png": png(4)[:-40]})
+    project.land("shop/small", {"a.png": png(5, side=16)})
+    project.land("shop/pdf.pdf", pdf([6, 7]))
+    keys = [DocumentKey("shop", name) for name in ("mixed", "broken", "small", "pdf.pdf")]
+    for key in keys:
+        project.ingestor().ingest(key)
+    project.encoder.poison[hashlib.sha256(png(1)).hexdigest()] = PermanentError("no such colour space")
+    embedder, analyst = project.embedder(), project.vision_runner()
+    embedder.run("shop", embedder.pending(keys[0]))
+    analyst.run("shop", analyst.pending(keys[3])[:1])
+    with project.database.transaction() as connection:
+        for stage in ASSET_STAGES:
+            record_done(connection, keys, stage.name, "any")  # so that only what is to do counts
+            expected = {
+                row.key
+                for row in coverage_of_workspace(connection, "shop", stage.flag, stage.name)
+                if row.missing
+            }
+            assert set(documents_lacking(connection, "shop", stage.name, stage.flag, 0.95)) == expected, stage

@@ -7,7 +7,8 @@
 Each op's name ends with the stage's (`plan_slig`). `begin` and `report` let the documents that are done go on
 where others of the run are not: see `defs.partial`. `finish` trusts neither the plan nor what the mapped steps
 handed over: it counts in the database. Re-executing a killed run from failure drops the mapped steps that had not
-started, and the collecting op then simply gets fewer items and succeeds (dagster #20925, #30077, #30248, #30972).
+started, and the collecting op then simply gets fewer items (dagster #20925, #30077, #30248, #30972): `finish` then
+does the rest itself, so that a run retry, which Dagster makes from failure where nobody says otherwise, recovers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,9 +69,6 @@ class StageConfig(dg.Config):
         "of the run goes on where it stopped.",
     )
 
-
-LOST = "! "
-"""Begins what `finish` hands on beside document keys: a remark for the report."""
 
 OpenRunner = Callable[[PipelineResource, int | None, int | None], AnyRunner]
 """Makes a stage's runner for a batch size and a number of retries; None takes the setting."""
@@ -203,6 +201,12 @@ def make_stage_asset(
             minimum = _minimum(config, pipeline)
             runner = what.open_runner(pipeline, config.batch_size, config.max_retries)
             keys = [DocumentKey.parse(text) for text in context.partition_keys]
+            if len(summaries) < plan["steps"]:
+                context.log.warning(
+                    f"{plan['steps'] - len(summaries)} of {plan['steps']} planned steps did not run in this "
+                    "execution, as when a killed run is re-executed from failure: their images are done here"
+                )
+                summaries = [*summaries, *_rest(runner, keys, context.run.run_id)]
             outcomes = verify_documents(runner.database, keys, runner.flag, runner.stage, minimum)
             total = StageReport.total(summaries)
             busy = total["elapsed_s"] - total["wait_s"]
@@ -224,7 +228,7 @@ def make_stage_asset(
         }
         incomplete = [outcome for outcome in outcomes if not outcome.complete]
         if incomplete and not complete:
-            raise _not_complete(context, incomplete, minimum, _steps_lost(plan, len(summaries)))
+            raise _not_complete(context, incomplete, minimum)
         for outcome in outcomes:
             metadata = {**coverage_metadata(outcome.coverage, outcome.failures), **shared}
             if not incomplete:
@@ -240,8 +244,7 @@ def make_stage_asset(
                 )
         if not incomplete:
             yield dg.Output(None, output_name="done")
-        lost = _steps_lost(plan, len(summaries))
-        yield dg.Output([str(outcome.key) for outcome in incomplete] + lost, output_name="undone")
+        yield dg.Output([str(outcome.key) for outcome in incomplete], output_name="undone")
 
     @dg.op(name=report_name, out={"check": dg.Out(is_required=False)}, retry_policy=INFRASTRUCTURE_RETRY)
     def report(
@@ -253,8 +256,7 @@ def make_stage_asset(
             incomplete = still_incomplete(context, config, pipeline, undone)
         yield check_result(key, [str(o.key) for o in incomplete], len(context.partition_keys))
         if incomplete:
-            lost = [text for text in undone if text.startswith(LOST)]
-            raise _not_complete(context, incomplete, _minimum(config, pipeline), lost)
+            raise _not_complete(context, incomplete, _minimum(config, pipeline))
 
     def still_incomplete(
         context: dg.AssetExecutionContext, config: StageConfig, pipeline: PipelineResource, undone: list[str]
@@ -263,7 +265,7 @@ def make_stage_asset(
         with translated_errors(context):
             minimum = _minimum(config, pipeline)
             runner = what.open_runner(pipeline, config.batch_size, config.max_retries)
-            keys = [DocumentKey.parse(text) for text in undone if not text.startswith(LOST)]
+            keys = [DocumentKey.parse(text) for text in undone]
             outcomes = verify_documents(runner.database, keys, runner.flag, runner.stage, minimum)
             complete = [outcome for outcome in outcomes if outcome.complete]
             with runner.database.transaction() as connection:
@@ -301,28 +303,25 @@ def _minimum(config: StageConfig, pipeline: PipelineResource) -> float:
     return pipeline.settings().min_coverage if config.min_coverage is None else config.min_coverage
 
 
-def _steps_lost(plan: dict[str, Any], reported: int) -> list[str]:
-    """What there is to say where planned steps did not run; nothing where all did."""
-    missing = plan["steps"] - reported
-    return (
-        [f"{LOST}{missing} of {plan['steps']} planned steps did not run in this execution."]
-        if missing
-        else []
-    )
+def _rest(runner: AnyRunner, keys: Sequence[DocumentKey], run_id: str) -> list[dict[str, Any]]:
+    """Does what is left of the documents; returns the summaries."""
+    return [
+        runner.run(key.workspace_id, ids, run_id=run_id).summary()
+        for key in keys
+        if (ids := runner.pending(key, run_id))
+    ]
 
 
 def _not_complete(
     context: dg.AssetExecutionContext,
     incomplete: Sequence[DocumentOutcome],
     minimum: float,
-    lost: Sequence[str],
 ) -> dg.Failure:
     total = len(context.partition_keys)
     lines = [
         f"{len(incomplete)} of {total} documents are not complete. What was done is saved; "
         "materialize them again to do what is missing."
     ]
-    lines += [text.removeprefix(LOST) for text in lost]
     lines += [outcome.reason(minimum) for outcome in incomplete[:20]]
     metadata: dict[str, dg.MetadataValue] = {}
     if len(incomplete) == 1:
