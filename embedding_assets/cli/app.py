@@ -11,7 +11,17 @@ from typing import Annotated
 import typer
 
 from embedding_assets import __version__
-from embedding_assets.cli import backfill, documents, evaluation, indexes, maintenance, search, services
+from embedding_assets.cli import (
+    backfill,
+    document_backfill,
+    documents,
+    evaluation,
+    indexes,
+    maintenance,
+    removal,
+    search,
+    services,
+)
 from embedding_assets.cli.output import err, print_error
 from embedding_assets.errors import EmbeddingAssetsError, SettingsError
 from embedding_assets.settings import PREFIX, load_settings
@@ -66,6 +76,8 @@ services.register(app)
 backfill.register(app)
 indexes.register(app)
 maintenance.register(app)
+document_backfill.register(app)
+removal.register(app)
 
 
 def main() -> None:
