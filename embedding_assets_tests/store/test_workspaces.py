@@ -18,8 +18,10 @@ from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.store import (
     analyses,
+    calibrations,
     consistency,
     coverage_history,
+    coverage_totals,
     document_stages,
     documents,
     due,
@@ -28,12 +30,13 @@ from embedding_assets.store import (
     landed,
     removal,
     repair,
+    search,
     selection,
     spaces,
     vectors,
 )
 from embedding_assets.store.analyses import AnalysisVersion
-from embedding_assets.store.coverage_history import CoverageTotal
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.store.database import Database
 from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
 from embedding_assets_tests.factories import found_image, make_document, random_vectors, space
@@ -62,6 +65,10 @@ def failure(image: uuid.UUID | None) -> failures.Failure:
     return failures.Failure(OURS, image, "slig", ErrorClass.PERMANENT, "E", "m", 1)
 
 
+def asked(two: Two) -> search.ArmQuery:
+    return search.ArmQuery("visual", two.collection, np.ones(8, np.float32))
+
+
 CALLS: dict[str, Callable[[Two], Any]] = {
     "register_document": lambda t: documents.register_document(t.connection, OURS, "pdf", "/other.pdf"),
     "get_document": lambda t: documents.get_document(t.connection, OURS),
@@ -72,6 +79,10 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "coverage_of_workspace": lambda t: documents.coverage_of_workspace(t.connection, "shop", FLAG, "slig"),
     "coverage_of_document": lambda t: documents.coverage_of_document(t.connection, OURS, FLAG, "slig"),
     "coverage_by_stage": lambda t: documents.coverage_by_stage(t.connection, "shop", STAGES),
+    "coverage_totals": lambda t: coverage_totals.coverage_totals(t.connection, "shop", STAGES, 0.95),
+    "incomplete_documents": lambda t: coverage_totals.incomplete_documents(
+        t.connection, "shop", STAGES, 0.95
+    ),
     "coverage_of_documents": lambda t: documents.coverage_of_documents(t.connection, [OURS], STAGES[0]),
     "save_images": lambda t: images.save_images(
         t.connection, OURS, [(i, 0, found_image(n, caption="ours")) for n, i in enumerate(t.all_ids)]
@@ -138,9 +149,26 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "landing_hashes": lambda t: landed.landing_hashes(t.connection, [OURS]),
     "forget_landed": lambda t: landed.forget_landed(t.connection, [OURS]),
     "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
+    "count_scope": lambda t: search.count_scope(t.connection, search.Scope("shop"), 1_000),
+    "exact_scores": lambda t: (
+        search.exact_scores(t.connection, search.Scope("shop"), [asked(t)], ["r10"], t.all_ids).ids
+    ),
+    "nearest_by_arm": lambda t: search.nearest_by_arm(t.connection, search.Scope("shop"), [asked(t)], 100),
+    "holders_of_codes": lambda t: search.holders_of_codes(t.connection, search.Scope("shop"), ["r10"], 100),
+    "describe_hits": lambda t: search.describe_hits(t.connection, "shop", t.all_ids),
+    "vectors_of_images": lambda t: search.vectors_of_images(t.connection, "shop", t.all_ids, t.collection),
 }
 
 NOT_OF_A_WORKSPACE = {
+    "parse_filters": "touches no database",
+    "scope_sql": "touches no database",
+    "codes_in": "reads nothing but the text it is given",
+    "begin_search": "reads nothing",
+    "sample_vectors": "maintenance, and says so",
+    "read_calibrations": "statistics of whole collections",
+    "write_calibration": "statistics of whole collections",
+    "count_vectors": "maintenance, and says so",
+    "estimate_vectors": "statistics of whole collections",
     "list_workspaces": "maintenance, and says so",
     "failures_of_run": "maintenance, and says so: a run may hold documents of several workspaces",
     "take_due": "maintenance, and says so: one sensor looks after all workspaces",
@@ -153,7 +181,9 @@ NOT_OF_A_WORKSPACE = {
     "confirm_requests": "the same",
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
     "forget_coverage": "maintenance, and says so",
-    "total_coverage": "touches no database",
+    "coverage_sql": "touches no database",
+    "coverage_parameters": "touches no database",
+    "read_coverage_rows": "touches no database",
     "find_drift": "maintenance, and says so",
     "flags_without_collection": "maintenance, and says so",
     "unregistered_names": "embedding spaces are the whole database's",
@@ -180,6 +210,9 @@ MODULES = (
     analyses,
     consistency,
     coverage_history,
+    coverage_totals,
+    calibrations,
+    search,
     document_stages,
     documents,
     due,
