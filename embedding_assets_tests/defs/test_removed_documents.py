@@ -7,6 +7,7 @@ import shutil
 import pytest
 from sqlalchemy import text
 
+from embedding_assets.defs.partitions import register_partitions
 from embedding_assets.keys import DocumentKey
 from embedding_assets.store.models import FLAGS
 from embedding_assets_tests.defs.dagster_project import DagsterProject
@@ -22,9 +23,9 @@ def dagster(dagster: DagsterProject) -> DagsterProject:
 
 @pytest.fixture
 def keys(dagster: DagsterProject) -> list[DocumentKey]:
-    """Six embedded documents in one workspace."""
-    landed = [dagster.project.land_images(f"shop/doc{n}", [n, 100]) for n in range(6)]
-    assert all(outcome.success for outcome in dagster.run("process_document", landed))
+    """Six ingested documents in one workspace, with partitions."""
+    landed = [dagster.project.ingested(f"shop/doc{n}", [n, 100]) for n in range(6)]
+    register_partitions(dagster.instance, landed)
     return landed
 
 
@@ -81,6 +82,7 @@ def counts(dagster: DagsterProject, key: DocumentKey) -> dict[str, int]:
 def test_a_document_that_is_gone_on_two_looks_loses_everything_and_the_others_nothing(
     dagster: DagsterProject, keys: list[DocumentKey]
 ) -> None:
+    assert dagster.run("process_document", keys)[0].success
     caption(dagster, keys[1], keys[2])
     assert len(FLAGS) == 7
     assert vectors_of(dagster, keys[2]) == dict.fromkeys(FLAGS, 2)
