@@ -111,12 +111,15 @@ def _leave_unsaid(choice: Choice, words: QueryWords, looks: str) -> None:
     """Leaves out what a text says nothing of: its vector there would be noise.
 
     An aspect's weight goes to the visual arm, which sees the whole picture. A text that names no aspect by words of
-    the vocabulary may still mean one: then all stay.
+    the vocabulary may still mean one: then all stay. What is left out where a text is of specifications only goes to
+    the text arm, which finds them exactly.
     """
-    visual = choice.arm("visual")
+    visual, said = choice.arm("visual"), choice.arm("text")
     for arm in choice.arms:
         if arm.name in LOOKS_ARMS and not looks:
-            arm.left_out = "the text names nothing that a picture shows"
+            arm.left_out = "the text names nothing that a picture shows; its weight goes to text"
+            said.weight += arm.weight
+            arm.weight = 0.0
         elif arm.name in ASPECTS and words.aspects and arm.name not in words.aspects:
             arm.left_out = f"the text says nothing of {arm.name}; its weight goes to visual"
             visual.weight += arm.weight
