@@ -1,4 +1,5 @@
-"""`indexes`: the vector indexes, brought to what the settings want, and what they are worth."""
+"""`indexes`: the vector indexes, brought to what the settings want, and what they are worth; and what searches scale
+scores by."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from embedding_assets.cli.documents import Json
 from embedding_assets.cli.output import err, out, print_json, print_table
 from embedding_assets.pipeline.index_report import IndexReport, index_table
 from embedding_assets.pipeline.indexing import IndexBuilder
+from embedding_assets.search.assembly import open_search_engine
 from embedding_assets.settings import load_settings
 from embedding_assets.store.database import open_database
 
@@ -25,7 +27,7 @@ def indexes(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Build the vector indexes that are missing or of other settings; show size and recall of all."""
+    """Build the vector indexes that are missing or of other settings; show size and recall; calibrate searches."""
     settings = load_settings()
     builder = IndexBuilder.from_settings(settings, open_database(settings))
 
@@ -34,6 +36,8 @@ def indexes(
             err.print(f"{report.table}: {report.vector.action.value}", highlight=False)
 
     reports = builder.build(rebuild=rebuild, progress=note)
+    if any(report.rows for report in reports):
+        open_search_engine(settings, builder.database).calibrate()
     if as_json:
         print_json([report.as_dict() for report in reports])
         return

@@ -11,7 +11,7 @@ import dagster as dg
 import pandas as pd
 
 from embedding_assets.defs.assets.embedding_coverage import KEY as EMBEDDING_COVERAGE
-from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, translated_errors
+from embedding_assets.defs.outcomes import translated_errors
 from embedding_assets.defs.partitions import WARN_AT, capacity_warning, count_partitions, documents
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.pipeline.asset_stages import AssetStage, stages_in_use
@@ -81,7 +81,6 @@ def _coverage_check(name: str, asset: str, stage_name: str) -> dg.AssetChecksDef
         name=name,
         asset=asset,
         description=_COVERAGE_HELP.format(asset=asset),
-        retry_policy=INFRASTRUCTURE_RETRY,
     )
     def coverage_check(
         context: dg.AssetCheckExecutionContext, pipeline: PipelineResource
@@ -144,7 +143,6 @@ def coverage_result(documents: int, incomplete: Sequence[Coverage], minimum: flo
     name="check_vectors",
     specs=[FLAGS_CHECK, ORPHANS_CHECK],
     can_subset=True,
-    retry_policy=INFRASTRUCTURE_RETRY,
 )
 def check_vectors(
     context: dg.AssetCheckExecutionContext, pipeline: PipelineResource
@@ -226,7 +224,6 @@ def orphans_result(drifts: Sequence[Drift]) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset=EMBEDDING_COVERAGE,
     description=_SPACES_HELP,
-    retry_policy=INFRASTRUCTURE_RETRY,
 )
 def one_space_per_collection(
     context: dg.AssetCheckExecutionContext, pipeline: PipelineResource
@@ -259,7 +256,7 @@ def one_space_per_collection(
     )
 
 
-@dg.asset_check(asset=EMBEDDING_COVERAGE, description=_FAILED_HELP, retry_policy=INFRASTRUCTURE_RETRY)
+@dg.asset_check(asset=EMBEDDING_COVERAGE, description=_FAILED_HELP)
 def no_failed_partitions(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     with translated_errors(context):
         failed = failed_partitions(context.instance)
@@ -295,7 +292,7 @@ def failed_partitions(instance: dg.DagsterInstance) -> list[tuple[str, str]]:
     return found
 
 
-@dg.asset_check(asset=EMBEDDING_COVERAGE, description=_LIMIT_HELP, retry_policy=INFRASTRUCTURE_RETRY)
+@dg.asset_check(asset=EMBEDDING_COVERAGE, description=_LIMIT_HELP)
 def partitions_within_limit(
     context: dg.AssetCheckExecutionContext, pipeline: PipelineResource
 ) -> dg.AssetCheckResult:

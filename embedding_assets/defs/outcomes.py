@@ -1,10 +1,11 @@
 """What errors of the pipeline mean to Dagster, and what a document's outcome looks like in metadata.
 
-Three things can retry: the op (its RetryPolicy), the run (run retries) and a sensor. Only
-`InfrastructureError` is retried by the op, after exactly 2, 4, 8 s: `RetryRequested` overrides the policy,
-whose own EXPONENTIAL would wait 2, 6, 14 s (Dagster 1.13 multiplies the delay by 2^n - 1). Everything else
-fails the step at once with `allow_retries=False`: left alone, the op's policy would retry even a fault of the
-program.
+Three things can retry: the op, the run (run retries) and a sensor. Of ops only an `InfrastructureError` is tried again,
+after exactly 2, 4, 8 s, by `RetryRequested`; everything else fails the step at once with `allow_retries=False`.
+
+No op declares a `RetryPolicy`. With one, Dagster 1.13 takes the termination of a run for a reason to try the step again
+(`op_execution_error_boundary` in `dagster/_core/execution/plan/utils.py`), and a run could not be stopped; and its
+EXPONENTIAL would wait 2, 6, 14 s (it multiplies the delay by 2^n - 1).
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,6 @@ from embedding_assets.store.documents import Coverage
 from embedding_assets.store.failures import OpenFailure
 
 OP_RETRIES = 3
-
-INFRASTRUCTURE_RETRY = dg.RetryPolicy(max_retries=OP_RETRIES, delay=2, backoff=dg.Backoff.EXPONENTIAL)
-"""Declared on ops so that the UI shows it; `translated_errors` sets the exact waits."""
 
 SHOWN_FAILURES = 100
 """Failed images listed in a partition's metadata; the table embedding_failures has them all."""

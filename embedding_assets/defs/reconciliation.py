@@ -4,7 +4,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, translated_errors
+from embedding_assets.defs.outcomes import translated_errors
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.defs.run_tags import RETRY_TAGS
 from embedding_assets.pipeline.reconciliation import ReconcileReport, reconcile_vectors
@@ -19,7 +19,7 @@ class ReconcileConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Report what would be done, and change nothing.")
 
 
-@dg.op(name="reconcile_vectors", out=dg.Out(dg.Nothing), retry_policy=INFRASTRUCTURE_RETRY)
+@dg.op(name="reconcile_vectors", out=dg.Out(dg.Nothing))
 def reconcile_op(context: dg.OpExecutionContext, config: ReconcileConfig, pipeline: PipelineResource) -> None:
     """Makes flags, vectors and metadata agree, in short transactions."""
     with translated_errors(context):

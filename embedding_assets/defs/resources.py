@@ -21,6 +21,8 @@ from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
 from embedding_assets.pipeline.texts import NearbyTextEmbedder, UnderstandingEmbedder
 from embedding_assets.pipeline.vision import VisionAnalysisRunner
+from embedding_assets.search.assembly import open_search_engine
+from embedding_assets.search.engine import SearchEngine
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.database import Database, open_database
 
@@ -83,6 +85,10 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return open_nearby_text_embedder(
             self.settings(), self.database(), batch_size=batch_size, max_retries=max_retries
         )
+
+    def search_engine(self) -> SearchEngine:
+        """What searches; here for its calibration."""
+        return open_search_engine(self.settings(), self.database())
 
     def index_builder(self) -> IndexBuilder:
         """What builds the vector indexes."""

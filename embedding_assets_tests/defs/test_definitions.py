@@ -10,7 +10,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY
 from embedding_assets_tests.defs.dagster_project import DagsterProject
 
 PARENTS = {
@@ -126,16 +125,15 @@ def test_jobs_run_in_one_process_and_are_not_retried_as_a_whole(dagster: Dagster
 
 
 @pytest.mark.parametrize("asset", OPS)
-def test_every_op_declares_the_retry_policy(dagster: DagsterProject, asset: str) -> None:
+def test_no_op_declares_a_retry_policy_with_which_a_run_could_not_be_stopped(
+    dagster: DagsterProject, asset: str
+) -> None:
     graph = dagster.defs.resolve_job_def("process_document").graph.node_dict[asset].definition
     assert isinstance(graph, dg.GraphDefinition)
     assert set(graph.node_dict) == OPS[asset]
-    for name, node in graph.node_dict.items():
+    for node in graph.node_dict.values():
         assert isinstance(node.definition, dg.OpDefinition)
-        if name.startswith("begin_"):  # does nothing
-            continue
-        assert node.definition.retry_policy == INFRASTRUCTURE_RETRY
-        assert node.definition.retry_policy.backoff is dg.Backoff.EXPONENTIAL
+        assert node.definition.retry_policy is None
 
 
 def test_every_asset_says_whose_it_is_what_it_is_and_what_its_table_looks_like(

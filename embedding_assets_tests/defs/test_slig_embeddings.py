@@ -341,3 +341,22 @@ def test_a_database_that_is_away_while_the_work_is_planned_is_waited_for(
     outcome = dagster.embed(key)
     assert outcome.success
     assert dagster.waits(outcome.run_id) == [("plan_slig", wait) for wait in (2, 4)[:outages]]
+
+
+def test_a_run_that_is_stopped_stops_and_tries_no_step_again(dagster: DagsterProject) -> None:
+    key = dagster.project.ingested("shop/doc", range(8))
+    calls: list[int] = []
+
+    def stop_at_the_second_batch(contents: list[str]) -> None:
+        calls.append(len(contents))
+        if len(calls) == 2:
+            raise KeyboardInterrupt  # as the termination of a run arrives in a step
+
+    dagster.project.encoder.before_encode = stop_at_the_second_batch
+    assert not dagster.embed(key, batch_size=4).success
+    assert calls == [4, 4]
+    assert len(dagster.project.vectors(key)) == 4
+    assert dagster.materialized("slig_embeddings") == set()
+    dagster.project.encoder.before_encode = lambda contents: None
+    assert dagster.embed(key, batch_size=4).success
+    assert len(dagster.project.vectors(key)) == 8

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from embedding_assets.defs.assets.table_schema import table_metadata
 from embedding_assets.defs.outcomes import (
-    INFRASTRUCTURE_RETRY,
     as_failure,
     count_failed,
     failure_table,
@@ -80,7 +79,7 @@ def make_document_images(
     def of_reading(val: IngestConfig) -> dict[str, Any]:
         return {READ: {"config": val.model_dump()}}
 
-    @dg.op(name=READ, out={"done": DONE, "undone": UNDONE}, retry_policy=INFRASTRUCTURE_RETRY)
+    @dg.op(name=READ, out={"done": DONE, "undone": UNDONE})
     def read(context: dg.AssetExecutionContext, config: IngestConfig, pipeline: PipelineResource):  # type: ignore[no-untyped-def]
         """Brings the image rows of each document up to its content; a document that can't be read stops no other."""
         done: list[tuple[DocumentKey, dict[str, dg.MetadataValue]]] = []
@@ -111,7 +110,7 @@ def make_document_images(
             yield dg.Output(None, output_name="done")
         yield dg.Output([text for text, _ in failed], output_name="undone")
 
-    @dg.op(name=REPORT, out={"check": dg.Out(is_required=False)}, retry_policy=INFRASTRUCTURE_RETRY)
+    @dg.op(name=REPORT, out={"check": dg.Out(is_required=False)})
     def report(context: dg.AssetExecutionContext, pipeline: PipelineResource, undone: list[str]):  # type: ignore[no-untyped-def]
         """Fails where a document could not be read, and says which."""
         with translated_errors(context):

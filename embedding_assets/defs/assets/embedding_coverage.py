@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from embedding_assets.defs.assets.table_schema import table_metadata
-from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, translated_errors
+from embedding_assets.defs.outcomes import translated_errors
 from embedding_assets.defs.partitions import capacity_warning, documents
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.pipeline.asset_stages import stages_in_use
@@ -34,7 +34,6 @@ def make_embedding_coverage(owners: Sequence[str]) -> dg.AssetsDefinition:
         kinds={"python", "postgres"},
         owners=list(owners),
         metadata=table_metadata(CoverageHistory),
-        retry_policy=INFRASTRUCTURE_RETRY,
         # No code_version: it says how things stood at one moment, which no later code makes stale.
     )
     def embedding_coverage(

@@ -19,7 +19,7 @@ from uuid import UUID
 import dagster as dg
 from pydantic import Field
 
-from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, coverage_metadata, translated_errors
+from embedding_assets.defs.outcomes import coverage_metadata, translated_errors
 from embedding_assets.defs.partial import (
     DONE,
     UNDONE,
@@ -126,7 +126,6 @@ def make_stage_asset(
         name=plan_name,
         ins={"upstream": dg.In(dg.Nothing)},
         out={"steps": dg.DynamicOut(dict), "plan": dg.Out(dict)},
-        retry_policy=INFRASTRUCTURE_RETRY,
     )
     def plan(context: dg.AssetExecutionContext, config: StageConfig, pipeline: PipelineResource):  # type: ignore[no-untyped-def]
         """Reads from the database which images are to do, and cuts them into steps of full batches."""
@@ -169,7 +168,7 @@ def make_stage_asset(
             {"steps": len(steps), "planned": {str(k): len(ids) for k, ids in pending}}, output_name="plan"
         )
 
-    @dg.op(name=work_name, retry_policy=INFRASTRUCTURE_RETRY)
+    @dg.op(name=work_name)
     def work(
         context: dg.AssetExecutionContext,
         config: StageConfig,
@@ -188,7 +187,7 @@ def make_stage_asset(
         )
         return report.summary()
 
-    @dg.op(name=finish_name, out={"done": DONE, "undone": UNDONE}, retry_policy=INFRASTRUCTURE_RETRY)
+    @dg.op(name=finish_name, out={"done": DONE, "undone": UNDONE})
     def finish(
         context: dg.AssetExecutionContext,
         config: StageConfig,
@@ -246,7 +245,7 @@ def make_stage_asset(
             yield dg.Output(None, output_name="done")
         yield dg.Output([str(outcome.key) for outcome in incomplete], output_name="undone")
 
-    @dg.op(name=report_name, out={"check": dg.Out(is_required=False)}, retry_policy=INFRASTRUCTURE_RETRY)
+    @dg.op(name=report_name, out={"check": dg.Out(is_required=False)})
     def report(
         context: dg.AssetExecutionContext, config: StageConfig, pipeline: PipelineResource, undone: list[str]
     ) -> Iterator[Any]:

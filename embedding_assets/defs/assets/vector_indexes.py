@@ -13,6 +13,7 @@ from pydantic import Field
 from embedding_assets.defs.outcomes import translated_errors
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.pipeline.index_report import IndexReport, index_table
+from embedding_assets.store.calibrations import Calibration
 
 MIB = 2**20
 
@@ -55,6 +56,21 @@ def _metadata(reports: Sequence[IndexReport]) -> dict[str, dg.MetadataValue]:
     return metadata
 
 
+def _calibrations(measured: Sequence[tuple[str, Calibration]]) -> dict[str, dg.MetadataValue]:
+    """By what searches scale each arm's cosines from now on."""
+    rows = [
+        {
+            "arm": arm,
+            "queries": calibration.query_kind,
+            "scaled to 0": round(calibration.low, 4),
+            "scaled to 1": round(calibration.high, 4),
+            "measured on": calibration.vectors,
+        }
+        for arm, calibration in measured
+    ]
+    return {"calibrations": dg.MetadataValue.md(pd.DataFrame(rows).to_markdown(index=False))} if rows else {}
+
+
 def make_vector_indexes(code_version: str, owners: Sequence[str] = ()) -> dg.AssetsDefinition:
     """The asset.
 
@@ -66,7 +82,8 @@ def make_vector_indexes(code_version: str, owners: Sequence[str] = ()) -> dg.Ass
     @dg.asset(
         deps=["slig_embeddings", "understanding_embeddings", "text_embeddings"],
         description="An HNSW index with cosine distance, and a GIN index on the metadata, for each collection that "
-        "has enough rows. Built while searches and writes go on; what is there and as wanted is kept.",
+        "has enough rows. Built while searches and writes go on; what is there and as wanted is kept. Measures "
+        "anew by what searches scale each arm's scores.",
         group_name="search",
         kinds={"postgres"},
         owners=list(owners),
@@ -75,12 +92,7 @@ def make_vector_indexes(code_version: str, owners: Sequence[str] = ()) -> dg.Ass
     def vector_indexes(
         context: dg.AssetExecutionContext, config: IndexConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult[None]:
-        """Thin over `pipeline.indexing`.
-
-        Without a retry policy: with one, Dagster 1.13 takes the termination of a run for a reason to try the step again
-        (`op_execution_error_boundary`), and a build could not be stopped. What is worth trying again is asked for by
-        `translated_errors`.
-        """
+        """Thin over `pipeline.indexing`."""
         with translated_errors(context):
             reports = pipeline.index_builder().build(
                 rebuild=config.rebuild,
@@ -89,6 +101,7 @@ def make_vector_indexes(code_version: str, owners: Sequence[str] = ()) -> dg.Ass
                     f"{report.vector.name or 'no index'} in {report.vector.seconds:.1f} s. {report.remarks}"
                 ),
             )
-            return dg.MaterializeResult(metadata=_metadata(reports))
+            calibrated = pipeline.search_engine().calibrate() if any(r.rows for r in reports) else []
+            return dg.MaterializeResult(metadata={**_metadata(reports), **_calibrations(calibrated)})
 
     return vector_indexes
