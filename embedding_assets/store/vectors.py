@@ -379,32 +379,3 @@ def delete_vectors(
         ).rowcount
         for collection in collections
     )
-
-
-def nearest(
-    connection: Connection, workspace_id: str, collection: Collection, vector: Vectors, limit: int
-) -> list[tuple[uuid.UUID, float]]:
-    """Exact nearest images of one workspace by cosine similarity.
-
-    Args:
-        vector: float32, shape (dimension,).
-        limit: how many at most.
-
-    Returns:
-        (image id, cosine similarity), most similar first, ties by id.
-    """
-    rows = connection.execute(
-        text(
-            # "+ 0" keeps approximate indexes out: they would leave out neighbours when rows are filtered.
-            # A vecs client may have stored ids that are no images; the join on text leaves them out.
-            f"SELECT i.id, 1 - (v.vec <=> CAST(:query AS vector)) AS similarity FROM {collection.qualified} v "
-            "JOIN document_images i ON i.id::text = v.id WHERE i.workspace_id = :workspace "
-            "ORDER BY (v.vec <=> CAST(:query AS vector)) + 0, i.id LIMIT :limit"
-        ),
-        {
-            "query": "[" + ",".join(repr(float(x)) for x in vector) + "]",
-            "workspace": workspace_id,
-            "limit": limit,
-        },
-    ).all()
-    return [(row.id, float(row.similarity)) for row in rows]

@@ -19,8 +19,7 @@ from embedding_assets.store.database import Database
 from embedding_assets.store.index_builds import BuildLimits, only_builder
 from embedding_assets.store.indexes import FoundIndex, find_indexes, usable_hnsw
 from embedding_assets.store.spaces import Collection
-from embedding_assets.store.vectors import nearest
-from embedding_assets_tests.factories import fill_collection, random_vectors, scalar
+from embedding_assets_tests.factories import fill_collection, nearest, random_vectors, scalar
 from embedding_assets_tests.faults.processes import environment, wait_until
 
 pytestmark = pytest.mark.slow

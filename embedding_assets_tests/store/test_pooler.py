@@ -27,9 +27,16 @@ from embedding_assets.store.images import images_lacking, load_images_to_do, rem
 from embedding_assets.store.index_builds import only_builder
 from embedding_assets.store.schema import upgrade_schema
 from embedding_assets.store.spaces import SLIG, all_collections, ensure_collection
-from embedding_assets.store.vectors import copy_known_vectors, nearest, write_embeddings
+from embedding_assets.store.vectors import copy_known_vectors, write_embeddings
 from embedding_assets_tests.conftest import Server
-from embedding_assets_tests.factories import fill_collection, make_document, random_vectors, scalar, space
+from embedding_assets_tests.factories import (
+    fill_collection,
+    make_document,
+    nearest,
+    random_vectors,
+    scalar,
+    space,
+)
 
 pytestmark = pytest.mark.slow
 

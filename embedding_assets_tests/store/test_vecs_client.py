@@ -14,8 +14,8 @@ from embedding_assets.encoders.protocol import Vectors
 from embedding_assets.store.database import Database
 from embedding_assets.store.models import FLAGS
 from embedding_assets.store.spaces import SLIG, ensure_collection
-from embedding_assets.store.vectors import nearest, write_embeddings
-from embedding_assets_tests.factories import make_document, random_vectors, scalar, space
+from embedding_assets.store.vectors import write_embeddings
+from embedding_assets_tests.factories import make_document, nearest, random_vectors, scalar, space
 
 DIMENSION = 32
 

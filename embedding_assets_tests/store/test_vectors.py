@@ -23,11 +23,10 @@ from embedding_assets.store.vectors import (
     WriteCounts,
     copy_known_vectors,
     encode_copy,
-    nearest,
     refresh_metadata,
     write_embeddings,
 )
-from embedding_assets_tests.factories import make_document, random_vectors, scalar, space
+from embedding_assets_tests.factories import make_document, nearest, random_vectors, scalar, space
 
 COLOR = "image_color_embeddings"
 

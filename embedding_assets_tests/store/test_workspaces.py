@@ -148,7 +148,6 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "remove_documents": lambda t: removal.remove_documents(t.connection, [OURS]),
     "landing_hashes": lambda t: landed.landing_hashes(t.connection, [OURS]),
     "forget_landed": lambda t: landed.forget_landed(t.connection, [OURS]),
-    "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
     "count_scope": lambda t: search.count_scope(t.connection, search.Scope("shop"), 1_000),
     "exact_scores": lambda t: (
         search.exact_scores(t.connection, search.Scope("shop"), [asked(t)], ["r10"], t.all_ids).ids
