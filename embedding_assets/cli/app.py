@@ -11,7 +11,16 @@ from typing import Annotated
 import typer
 
 from embedding_assets import __version__
-from embedding_assets.cli import backfill, documents, evaluation, indexes, maintenance, search, services
+from embedding_assets.cli import (
+    backfill,
+    documents,
+    evaluation,
+    indexes,
+    maintenance,
+    search,
+    services,
+    serving,
+)
 from embedding_assets.cli.output import err, print_error
 from embedding_assets.errors import EmbeddingAssetsError, SettingsError
 from embedding_assets.settings import PREFIX, load_settings
@@ -63,6 +72,7 @@ documents.register(app)
 search.register(app)
 evaluation.register(app)
 services.register(app)
+serving.register(app)
 backfill.register(app)
 indexes.register(app)
 maintenance.register(app)
