@@ -84,7 +84,8 @@ def stage_view(name: str, counts: Counts, speed: str = "") -> StageView:
             width = round(100 * images / total, 2)
             parts.append(Part(kind, round(start, 2), width))
             start += width
-    words = [f"{count(counts.embedded)} of {count(total - counts.skipped)} done"]
+    wanted = total - counts.skipped
+    words = [f"{count(counts.embedded)} of {count(wanted)} done" if wanted else "nothing to do"]
     words += [f"{count(counts.missing)} to do"] if counts.missing else []
     words += [f"{count(counts.rejected)} failed"] if counts.rejected else []
     words += [f"{count(counts.skipped)} left out"] if counts.skipped else []

@@ -102,7 +102,8 @@ def about(summary: DocumentSummary) -> str:
     read = f"read {moment(summary.ingested_at)}" if summary.ingested_at else "not read yet"
     if summary.status == "failed":
         read = "could not be read"
-    return " · ".join(part for part in (about_document(summary), summary.key.document_id, read) if part)
+    name = summary.key.document_id
+    return " · ".join((about_document(summary), *([name] if summary.title not in (None, name) else []), read))
 
 
 def dagster_url(settings: Settings, key: DocumentKey) -> str:

@@ -128,9 +128,10 @@ def answer_view(
     """
     used = sorted((arm for arm in result.arms if arm.weight), key=lambda arm: -arm.weight)
     again = len(result.hits) == form.show and len(result.hits) < min(MAX_TOP_K, result.candidates)
+    highest = max((score or 0.0 for hit in result.hits for score in hit.scores.values()), default=1.0)
     scored = f"{count(result.candidates)} images compared" + ("." if result.exact else ", found by index.")
     return AnswerView(
-        hits=tuple(_hit(hit, used, documents) for hit in result.hits),
+        hits=tuple(_hit(hit, used, documents, max(1.0, highest)) for hit in result.hits),
         profile_label="" if form.arm else PROFILE_LABELS.get(result.profile, result.profile),
         reason=f"By its {ARM_LABELS[form.arm]} alone" if form.arm else _sentence(result.profile_reason),
         scored=scored,
@@ -145,12 +146,13 @@ def answer_view(
 
 
 def _sentence(reason: str) -> str:
-    return {"asked for": "as you chose", "the query is an image": "the query is an image"}.get(
-        reason, f"the text {reason}"
-    )
+    return {"asked for": "as you chose", "the query is an image": reason}.get(reason, f"the text {reason}")
 
 
-def _hit(hit: Hit, used: list[ArmReport], documents: Mapping[str, DocumentSummary]) -> HitView:
+def _hit(
+    hit: Hit, used: list[ArmReport], documents: Mapping[str, DocumentSummary], full: float
+) -> HitView:
+    """`full` is the score that fills a bar: the same on the whole page, so that bars compare."""
     lifts = {arm.arm: arm.weight * (hit.scores.get(arm.arm) or 0.0) for arm in used}
     most = max(lifts, key=lambda arm: lifts[arm], default="")
     document_id = hit.document.document_id
@@ -158,7 +160,7 @@ def _hit(hit: Hit, used: list[ArmReport], documents: Mapping[str, DocumentSummar
     bars = []
     for arm in used:
         score = hit.scores.get(arm.arm)
-        share = 0.0 if score is None else min(1.0, max(0.0, score))
+        share = 0.0 if score is None else max(0.0, score / full)
         bars.append(ArmBar(ARM_LABELS[arm.arm], score, share, arm.arm == most and len(used) > 1))
     return HitView(
         image_id=hit.image_id,
