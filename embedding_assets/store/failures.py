@@ -156,10 +156,11 @@ def open_failures(
         ),
         {"workspace": workspace_id, "document": document_id, "limit": limit},
     ).all()
-    return [_to_open_failure(row) for row in rows]
+    return [to_open_failure(row) for row in rows]
 
 
-def _to_open_failure(row: Any) -> OpenFailure:
+def to_open_failure(row: Any) -> OpenFailure:
+    """The failure that a row of embedding_failures, with its image's columns, stands for."""
     return OpenFailure(
         key=DocumentKey(row.workspace_id, row.document_id),
         image_id=row.image_id,
