@@ -39,7 +39,8 @@ DocumentPath = Annotated[str, Path(max_length=128, pattern=ID_PATTERN, examples=
 JobPath = Annotated[str, Path(max_length=128, pattern=ID_PATTERN, examples=["import-2026-11"])]
 LimitParam = Annotated[int, Query(ge=1, le=500, description="Rows in a page, at most.")]
 CursorParam = Annotated[
-    str | None, Query(max_length=1_000, description="`next` of the page before; leave out for the first page.")
+    str | None,
+    Query(max_length=1_000, description="`next` of the page before; leave out for the first page."),
 ]
 
 T = TypeVar("T")

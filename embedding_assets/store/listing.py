@@ -15,9 +15,7 @@ FailureCursor = tuple[str, int, str, str]
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
-def page_of_documents(
-    connection: Connection, workspace_id: str, after: str | None, limit: int
-) -> list[str]:
+def page_of_documents(connection: Connection, workspace_id: str, after: str | None, limit: int) -> list[str]:
     """Ids of a workspace's documents behind `after`, sorted, at most `limit`."""
     return list(
         connection.execute(
