@@ -182,7 +182,9 @@ class Settings(BaseSettings):
         ge=0,
         description="Batches in one Dagster step; 0: as many as take about 5 s at the measured speed.",
     )
-    documents_per_run: int = Field(50, ge=1, le=1000, description="Documents in one run of a backfill.")
+    documents_per_run: int = Field(
+        50, ge=1, le=1000, description="Documents in one run of a backfill or sensor."
+    )
     coverage_history_days: int = Field(
         400, ge=1, description="Days for which hourly coverage is kept in `coverage_history`."
     )
@@ -223,6 +225,36 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
         description="Processes that the server builds an index with beside the first; 0: auto.",
+    )
+
+    # -- sensors ---------------------------------------------------------------------------------------------
+    documents_per_tick: int = Field(
+        1000, ge=1, le=10_000, description="Documents that one tick of a sensor requests, at most."
+    )
+    landing_settle_s: float = Field(
+        10.0, ge=0, le=86_400, description="Seconds that a landed document must look the same to be taken."
+    )
+    removal_limit_share: float = Field(
+        0.1, ge=0, le=1, description="Share of the documents that may vanish from the landing root at once."
+    )
+    removal_limit_count: int = Field(
+        10, ge=0, description="So many documents may always vanish at once, whatever their share."
+    )
+    retry_max_attempts: int = Field(
+        24, ge=0, description="Attempts of an image, over all runs, before the retry sensor leaves it alone."
+    )
+
+    # -- operations ------------------------------------------------------------------------------------------
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="Where failed runs are reported by POST, besides the log. Unset: only the log."
+    )
+    alert_timeout_s: float = Field(10.0, gt=0, le=60, description="Seconds for one such POST.")
+    dagster_url: str = Field(
+        "",
+        description="Address of the Dagster UI in alerts. Default: `http://<dagster_host>:<dagster_port>`.",
+    )
+    keep_run_files_days: float = Field(
+        7.0, gt=0, description="Days that files of ended runs (op outputs, compute logs) are kept."
     )
 
     # -- services --------------------------------------------------------------------------------------------
@@ -292,6 +324,17 @@ class Settings(BaseSettings):
             if parts.path.endswith(path):
                 raise ValueError(f"expected the address without {path}: it is added to each request")
         return value
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        parts = urlsplit(value.get_secret_value().strip())
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            # What came instead is not shown: such addresses hold a token as a rule.
+            raise ValueError("expected an address like https://hooks.example.com/...")
+        return SecretStr(value.get_secret_value().strip())
 
     @field_validator("voyage_api_key", "qwen_api_key")
     @classmethod
@@ -371,6 +414,11 @@ class Settings(BaseSettings):
     def image_store(self) -> str:
         """The image store's root, as given or derived."""
         return self.image_store_root or str(self.home / "images")
+
+    @property
+    def ui_url(self) -> str:
+        """Address of the Dagster UI, without a slash at its end."""
+        return self.dagster_url.rstrip("/") or f"http://{self.dagster_host}:{self.dagster_port}"
 
     @property
     def embedded_data(self) -> Path:

@@ -45,7 +45,7 @@ def create_app(settings: Settings, *, services: Services | None = None) -> FastA
     app.state.rate_limiter = RateLimiter(settings.api_requests_per_minute)
     install_problem_handlers(app)
     app.include_router(session.router)
-    if find_spec("embedding_assets.web") is not None:
+    if find_spec("embedding_assets.web.routes") is not None:
         _add_web(app)
     app.add_middleware(SecurityHeaders)
     return app

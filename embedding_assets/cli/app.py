@@ -13,10 +13,12 @@ import typer
 from embedding_assets import __version__
 from embedding_assets.cli import (
     backfill,
+    document_backfill,
     documents,
     evaluation,
     indexes,
     maintenance,
+    removal,
     search,
     services,
     serving,
@@ -76,6 +78,8 @@ serving.register(app)
 backfill.register(app)
 indexes.register(app)
 maintenance.register(app)
+document_backfill.register(app)
+removal.register(app)
 
 
 def main() -> None:

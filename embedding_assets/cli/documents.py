@@ -20,13 +20,13 @@ from embedding_assets.cli.output import (
     print_json,
     print_table,
 )
-from embedding_assets.cli.runs import embed_documents, ingest_documents
+from embedding_assets.cli.runs import embed_documents, ingest_documents, submit
 from embedding_assets.errors import DocumentError
 from embedding_assets.ingest.image_store import local_path
 from embedding_assets.ingest.landing import discover, locate
 from embedding_assets.keys import DocumentKey, document_id_for_name
 from embedding_assets.pipeline.assembly import open_ingestor
-from embedding_assets.pipeline.asset_stages import stages_in_use
+from embedding_assets.pipeline.asset_stages import assets_in_use, stages_in_use
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.coverage_history import total_coverage
@@ -99,9 +99,15 @@ def ingest(
         str, typer.Option("--workspace", "-w", help="Workspace of the paths.")
     ] = DEFAULT_WORKSPACE,
     force: Annotated[bool, typer.Option("--force", help="Read unchanged documents again.")] = False,
+    launch: Annotated[
+        bool,
+        typer.Option("--launch", help="Leave all the work, embedding too, to the running daemon."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring documents in: their images are found, checked, stored and listed."""
+    if force and launch:
+        raise typer.BadParameter("--force works in this process only; leave --launch out")
     settings = load_settings()
     database = open_database(settings)
     if paths:
@@ -113,6 +119,15 @@ def ingest(
                 f"nothing has landed in {settings.landing}",
                 hint=f"give paths, or put documents into {settings.landing}/<workspace_id>/",
             )
+    if launch:
+        submitted = submit(
+            settings, dict.fromkeys(assets_in_use(settings), keys), title="embedding-assets ingest"
+        )
+        if as_json:
+            print_json({"documents": [str(key) for key in keys], **vars(submitted)})
+        else:
+            out.print(submitted.describe(settings), highlight=False, markup=False)
+        return
     run = ingest_documents(settings, database, keys, force=force)
     found = [row.visual for row in read_coverage(settings, database, keys=keys)]
     failed = [f for f in read_failures(database, None) if f.key in set(keys) and f.stage == INGEST]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,3 +161,57 @@ def _run(
                 summary.done.extend(outcome.keys)
             else:
                 summary.failed.append(outcome.reason)
+
+
+def run_asset(settings: Settings, asset: str, keys: Sequence[DocumentKey], summary: RunSummary) -> None:
+    """Materializes an asset for documents in this process, whatever they have; adds to `summary`."""
+    apply_dagster_environment(settings)
+    done = len(summary.done)
+    with progress_bar(asset, len(keys), lambda: len(summary.done) - done):
+        _run(settings, "process_document", keys, summary, {}, settings.documents_per_run, asset=asset)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A backfill that was handed to the daemon."""
+
+    backfill_id: str
+    daemon_running: bool
+
+    def describe(self, settings: Settings) -> str:
+        """Where to watch it, and what to do where nothing carries it out."""
+        where = f"Backfill {self.backfill_id}: {settings.ui_url}/runs/b/{self.backfill_id}"
+        if self.daemon_running:
+            return where
+        return f"{where}\nNo daemon is running: it begins when `embedding-assets up` does."
+
+
+def submit(settings: Settings, targets: Mapping[str, Sequence[DocumentKey]], *, title: str) -> Submitted:
+    """Asks the daemon to materialize documents: for each asset, these."""
+    apply_dagster_environment(settings)
+    import dagster as dg
+
+    from embedding_assets.defs.backfills import daemon_is_running, submit_backfill
+
+    with dg.DagsterInstance.get() as instance:
+        backfill_id = submit_backfill(instance, targets, title=title)
+        return Submitted(backfill_id, daemon_is_running(instance))
+
+
+def drop_partitions(settings: Settings, keys: Sequence[DocumentKey]) -> None:
+    """Removes the documents' partitions.
+
+    Raises:
+        DocumentError: a run that waits or is under way has one of them.
+    """
+    apply_dagster_environment(settings)
+    import dagster as dg
+
+    from embedding_assets.defs.partitions import documents, partitions_in_flight
+
+    with dg.DagsterInstance.get() as instance:
+        busy = partitions_in_flight(instance)
+        if used := [key for key in keys if str(key) in busy]:
+            raise DocumentError(f"{used[0]} is in use by a run", hint="wait for its end, or cancel it")
+        for key in keys:
+            instance.delete_dynamic_partition(documents.name or "", str(key))

@@ -49,6 +49,13 @@ def partition_runs(
     return runs
 
 
+def partition_tags(chunk: Sequence[DocumentKey]) -> dict[str, str]:
+    """The tags that tell a run its partitions: one, or a range that begins with the first and ends with the last."""
+    if len(chunk) == 1:
+        return {PARTITION_NAME_TAG: str(chunk[0])}
+    return {ASSET_PARTITION_RANGE_START_TAG: str(chunk[0]), ASSET_PARTITION_RANGE_END_TAG: str(chunk[-1])}
+
+
 def run_job(
     defs: dg.Definitions,
     job_name: str,
@@ -68,19 +75,13 @@ def run_job(
     job = defs.resolve_job_def(job_name)
     config = {"loggers": {"console": {"config": {"log_level": LOG_LEVEL_OF_RUNS}}}, **(run_config or {})}
     for chunk in partition_runs(instance, keys, documents_per_run):
-        first, last = str(chunk[0]), str(chunk[-1])
-        tags = (
-            {PARTITION_NAME_TAG: first}
-            if len(chunk) == 1
-            else {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
-        )
         result = job.execute_in_process(
             instance=instance,
-            tags=tags,
+            tags=partition_tags(chunk),
             run_config=config,
             raise_on_error=False,
             asset_selection=[dg.AssetKey(asset)] if asset else None,
-            partition_key=first if len(chunk) == 1 else None,
+            partition_key=str(chunk[0]) if len(chunk) == 1 else None,
         )
         reasons = []
         for event in result.get_step_failure_events():

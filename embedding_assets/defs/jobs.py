@@ -4,6 +4,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from embedding_assets.defs.checks import CORPUS_CHECKS
+from embedding_assets.defs.clean_up import clean_up
 from embedding_assets.defs.reconciliation import reconcile
 from embedding_assets.defs.run_tags import RETRY_TAGS
 
@@ -85,4 +86,5 @@ JOBS: list[dg.JobDefinition | UnresolvedAssetJobDefinition] = [
     check_coverage,
     rebuild_indexes,
     reconcile,
+    clean_up,
 ]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import dagster as dg
 import pandas as pd
 
-from embedding_assets.errors import EmbeddingAssetsError, InfrastructureError, classify
+from embedding_assets.errors import EmbeddingAssetsError, ErrorClass, InfrastructureError, classify
 from embedding_assets.pipeline.retry import wave_wait
 from embedding_assets.store.documents import Coverage
 from embedding_assets.store.failures import OpenFailure
@@ -42,6 +42,8 @@ def translated_errors(
         context.log.warning(f"retry {retry} of {OP_RETRIES} of this step in {wait:.0f} s: {error}")
         raise dg.RetryRequested(max_retries=OP_RETRIES, seconds_to_wait=wait) from error
     except EmbeddingAssetsError as error:
+        if error.error_class is ErrorClass.FATAL:
+            context.instance.add_run_tags(context.run.run_id, {fatal_tag(_asset_of(context)): "true"})
         raise as_failure(error) from error
     except Exception as error:
         raise dg.Failure(
@@ -49,6 +51,18 @@ def translated_errors(
             metadata={"error_class": classify(error).value, "error_type": type(error).__name__},
             allow_retries=False,
         ) from error
+
+
+def fatal_tag(asset: str) -> str:
+    """The tag of runs in which a fatal error stopped an asset: sensors ask for it before they try again."""
+    return f"embedding_assets/fatal.{asset}"
+
+
+def _asset_of(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+) -> str:
+    """The asset, or the op where it is part of none, that a step belongs to: the first part of the step's name."""
+    return context.get_step_execution_context().step.key.partition(".")[0]
 
 
 def as_failure(error: EmbeddingAssetsError) -> dg.Failure:

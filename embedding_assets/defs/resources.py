@@ -9,11 +9,13 @@ import dagster as dg
 from embedding_assets.pipeline.assembly import (
     open_image_store,
     open_ingestor,
+    open_landing_watch,
     open_nearby_text_embedder,
     open_slig_embedder,
     open_understanding_embedder,
     open_vision_runner,
 )
+from embedding_assets.pipeline.discovery import LandingWatch
 from embedding_assets.pipeline.indexing import IndexBuilder
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
@@ -37,6 +39,10 @@ class PipelineResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def ingestor(self) -> DocumentIngestor:
         """What turns a document into image rows."""
         return open_ingestor(self.settings(), self.database())
+
+    def landing_watch(self) -> LandingWatch:
+        """What finds new and changed documents."""
+        return open_landing_watch(self.settings(), self.database())
 
     def slig_embedder(self, batch_size: int | None = None, max_retries: int | None = None) -> SligEmbedder:
         """What turns image rows into visual vectors; None takes the setting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from embedding_assets.store.database import open_database, redact_url
 from embedding_assets.store.embedded import start_embedded_postgres
 
 logger = logging.getLogger(__name__)
+
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 def dagster_environment(settings: Settings) -> dict[str, str]:
@@ -59,7 +62,7 @@ def _write_if_changed(path: Path, content: str) -> None:
 def _storage_url(settings: Settings) -> str:
     """URL of Dagster's own database on the same server; made where it is missing."""
     if settings.dagster_database_url is not None:
-        return settings.dagster_database_url.get_secret_value()
+        return _with_schema(settings.dagster_database_url.get_secret_value())
     if settings.database_url is None:
         url = start_embedded_postgres(settings.embedded_data, f"{settings.database_name}_dagster")
         return url.replace("postgresql+psycopg2", "postgresql", 1)
@@ -83,6 +86,52 @@ def _storage_url(settings: Settings) -> str:
             hint=f"make it by hand, or set {PREFIX}DAGSTER_DATABASE_URL to one that Dagster may use",
         ) from error
     return own.render_as_string(hide_password=False)
+
+
+def _with_schema(url: str) -> str:
+    """The URL of Dagster's storage as given; where it names a schema, that is made if it is missing.
+
+    `?options=-csearch_path%3Ddagster` keeps Dagster's tables in the schema `dagster`, for servers on which only one
+    database is to be had: dagster-postgres has no setting for it, but hands the whole URL to libpq.
+
+    Raises:
+        FatalError: the schema can't be made, or is one that holds the data.
+    """
+    parts = make_url(url).set(drivername="postgresql")
+    schema = _search_path(str(parts.query.get("options", "")))
+    plain = parts.render_as_string(hide_password=False)
+    if schema is None:
+        return plain
+    if not _SCHEMA.fullmatch(schema) or schema in {"public", "vecs"}:
+        raise FatalError(
+            f"{PREFIX}DAGSTER_DATABASE_URL: search_path={schema!r} is not usable; expected one schema of its own, in "
+            "lower case, neither public nor vecs",
+            hint="?options=-csearch_path%3Ddagster",
+        )
+    try:
+        connection = psycopg2.connect(plain, connect_timeout=10)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,))
+                if cursor.fetchone() is None:
+                    cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        finally:
+            connection.close()
+    except (psycopg2.errors.DuplicateSchema, psycopg2.errors.UniqueViolation):
+        logger.debug("another process made the schema %s at the same moment", schema)
+    except psycopg2.Error as error:
+        raise FatalError(
+            f"can't make the schema {schema} for Dagster in {redact_url(plain)}: {error}".strip(),
+            hint="make it by hand: CREATE SCHEMA " + schema,
+        ) from error
+    return plain
+
+
+def _search_path(options: str) -> str | None:
+    """The search path that libpq's `options` set; None where they set none."""
+    match = re.search(r"(?:-c\s*|--)search_path=(\S+)", options)
+    return match.group(1) if match else None
 
 
 def apply_dagster_environment(settings: Settings) -> None:

@@ -81,7 +81,7 @@ def discover(landing_root: str, workspace_id: str | None = None) -> Iterator[Lan
             continue
         if not workspace.is_dir():
             if workspace_id is None:
-                _report(
+                report_once(
                     workspace,
                     "it lies beside the workspace folders; expected <landing>/<workspace_id>/<file>",
                 )
@@ -166,24 +166,24 @@ def _document(root: Path | UPath, workspace_id: str, entry: Path | UPath) -> Lan
     if not is_visible(entry.name):
         return None
     if isinstance(root, Path) and isinstance(entry, Path) and not is_within(entry, root):
-        _report(entry, "it is a symlink that leads out of the landing folder, or nowhere")
+        report_once(entry, "it is a symlink that leads out of the landing folder, or nowhere")
         return None
     is_folder = entry.is_dir()
     kind = kind_of(entry.name, is_folder=is_folder)
     if kind is None or not (is_folder or entry.is_file()):
-        _report(
+        report_once(
             entry, f"expected a PDF, a folder of images, or an image ({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
         return None
     try:
         key = DocumentKey(workspace_id, document_id_for_name(entry.name))
     except InvalidDocumentKey as error:
-        _report(entry, error.message)
+        report_once(entry, error.message)
         return None
     return LandingDocument(key, kind, str(entry))
 
 
-def _report(path: Path | UPath, reason: str) -> None:
+def report_once(path: Path | UPath | str, reason: str) -> None:
     """Warns once for each path: the landing folder is listed again every minute."""
     text = str(path)
     if text not in _reported:

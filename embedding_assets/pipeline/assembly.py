@@ -19,6 +19,7 @@ from embedding_assets.ingest.decode import decode_rgb
 from embedding_assets.ingest.image_store import ImageStore
 from embedding_assets.ingest.limits import IngestLimits
 from embedding_assets.ingest.posted import PostedAccess
+from embedding_assets.pipeline.discovery import LandingWatch
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
 from embedding_assets.pipeline.texts import NEARBY_TEMPLATE, NearbyTextEmbedder, UnderstandingEmbedder
@@ -73,6 +74,17 @@ def open_ingestor(settings: Settings, database: Database) -> DocumentIngestor:
         access=PostedAccess.from_settings(settings),
         max_retries=settings.max_retries,
         max_throttle_wait_s=settings.max_throttle_wait_s,
+    )
+
+
+def open_landing_watch(settings: Settings, database: Database) -> LandingWatch:
+    """What finds new and changed documents in the landing folder."""
+    return LandingWatch(
+        database,
+        settings.landing,
+        IngestLimits.from_settings(settings),
+        settle_s=settings.landing_settle_s,
+        limit=settings.documents_per_tick,
     )
 
 

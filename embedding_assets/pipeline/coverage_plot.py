@@ -6,7 +6,12 @@ import io
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import numpy as np
+from PIL import Image
+
 from embedding_assets.store.coverage_history import CoverageTotal
+
+COLOURS = 32
 
 
 def plot_coverage(history: Mapping[str, Sequence[tuple[datetime, CoverageTotal]]]) -> bytes:
@@ -33,8 +38,12 @@ def plot_coverage(history: Mapping[str, Sequence[tuple[datetime, CoverageTotal]]
     missing.set_ylim(bottom=0)
     for axes in (share, missing):
         axes.grid(alpha=0.3)
-    share.legend(loc="lower left", fontsize="small")
+    share.legend(loc="lower right", fontsize="small", ncols=4)
     figure.autofmt_xdate()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    # Few colours make a small file: Dagster keeps one for every hour.
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(pixels[..., :3]).quantize(COLOURS)
     file = io.BytesIO()
-    canvas.print_png(file)  # type: ignore[no-untyped-call]
+    picture.save(file, "PNG", optimize=True)
     return file.getvalue()

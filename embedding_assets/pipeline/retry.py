@@ -9,7 +9,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 LATER = timedelta(minutes=5)
-"""After an image's attempts in one run are used up: how long before another run should try it."""
+"""After an image's attempts in one run are used up: how long before another run should try it. Each further run
+that fails doubles the wait, with a random part, up to 64 times as long (`store.failures`)."""
+
+REQUESTED = timedelta(hours=1)
+"""How long a requested retry is left alone: its run may wait in the queue, and then records what became of it."""
 
 MAX_UNTOLD_WAIT = 60.0
 """Seconds: the longest wait between calls to a throttling provider that does not say how long to wait."""

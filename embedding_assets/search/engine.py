@@ -157,7 +157,8 @@ class SearchEngine:
         profile, reason, arms = self._choose(request, text)
         notes = self._ask(request, text, arms, plan)
         asked = [arm.query for arm in arms if arm.query is not None]
-        codes = plan.codes if any(arm.name == "text" and not arm.left_out for arm in arms) else []
+        # Codes need no vectors: they count for the text arm even where it has none to compare.
+        codes = plan.codes if any(arm.name == "text" and arm.weight for arm in arms) else []
         if not asked and not codes:
             self._refuse(arms)
         clock.lap("encode")
@@ -175,7 +176,7 @@ class SearchEngine:
                 fused = fusion.reciprocal_ranks(scores, weights, table.ids)
             else:
                 fused = fusion.convex(scores, weights)
-            order = fusion.ranking(fused, table.ids)
+            order = fusion.ranking(fused, table.ids) if weights else []
             if request.min_score is not None:
                 order = [n for n in order if fused[n] >= request.min_score]
             hits = describe(

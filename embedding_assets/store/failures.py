@@ -14,6 +14,11 @@ from embedding_assets.errors import ErrorClass
 from embedding_assets.keys import DocumentKey
 from embedding_assets.store.json_text import to_json
 
+RETRY_WAIT_S = 300.0
+"""Seconds that the wait before the next run is doubled from: that of `pipeline.retry.LATER`."""
+RETRY_DOUBLINGS = 6
+"""How often that wait is doubled at most: 64 times 5 minutes are 5 hours and 20 minutes."""
+
 MAX_MESSAGE = 2_000
 """Characters of an error message that are kept."""
 
@@ -70,8 +75,10 @@ ORDER BY d.workspace_id, d.document_id, n.stage, n.image_id
 ON CONFLICT (workspace_id, document_id, stage,
   coalesce(image_id, '00000000-0000-0000-0000-000000000000'::uuid)) WHERE resolved_at IS NULL
 DO UPDATE SET error_class = excluded.error_class, error_type = excluded.error_type, message = excluded.message,
-  attempts = f.attempts + excluded.attempts, last_seen_at = now(), next_retry_at = excluded.next_retry_at,
-  run_id = excluded.run_id
+  attempts = f.attempts + excluded.attempts, last_seen_at = now(), run_id = excluded.run_id,
+  next_retry_at = excluded.next_retry_at + CASE WHEN f.error_class = 'permanent' OR excluded.error_class = 'permanent'
+    THEN interval '0' ELSE make_interval(secs => :wait * (power(2, least(:doublings,
+    f.attempts / greatest(1, excluded.attempts))) - 1) * (0.75 + 0.5 * random())) END
 """
 # In one order, so that two processes with the same failures can't deadlock.
 
@@ -80,7 +87,8 @@ def record_failures(connection: Connection, failures: Sequence[Failure]) -> int:
     """Opens or brings up to date the records of failures; returns how many rows changed.
 
     A failure of an image that is no longer there is left out. Where an image fails twice in one call, the last
-    failure is kept and the attempts are added up.
+    failure is kept and the attempts are added up. An image that fails in one run after the other waits longer each
+    time: its `next_retry_at` moves by 5, 15, 35 minutes and so on, and a random part.
     """
     merged: dict[tuple[DocumentKey, uuid.UUID | None, str], dict[str, Any]] = {}
     for failure in failures:
@@ -99,7 +107,10 @@ def record_failures(connection: Connection, failures: Sequence[Failure]) -> int:
         }
     if not merged:
         return 0
-    return connection.execute(text(_RECORD), {"failures": to_json(list(merged.values()))}).rowcount
+    return connection.execute(
+        text(_RECORD),
+        {"failures": to_json(list(merged.values())), "wait": RETRY_WAIT_S, "doublings": RETRY_DOUBLINGS},
+    ).rowcount
 
 
 def resolve_failures(
@@ -156,10 +167,49 @@ def open_failures(
         ),
         {"workspace": workspace_id, "document": document_id, "limit": limit},
     ).all()
-    return [_to_open_failure(row) for row in rows]
+    return [to_open_failure(row) for row in rows]
 
 
-def _to_open_failure(row: Any) -> OpenFailure:
+@dataclass(frozen=True)
+class RunFailures:
+    """The open failures that one run saw last.
+
+    Attributes:
+        by_class: how many of each error class.
+        first: the first of them, in document and page order.
+    """
+
+    by_class: dict[str, int]
+    first: tuple[OpenFailure, ...]
+
+
+def failures_of_run(connection: Connection, run_id: str, limit: int = 5) -> RunFailures:
+    """What a run failed at (maintenance: a run may hold documents of several workspaces).
+
+    Args:
+        limit: failures given in detail.
+    """
+    counts = connection.execute(
+        text(
+            "SELECT error_class, count(*) FROM embedding_failures WHERE run_id = :run AND resolved_at IS NULL "
+            "GROUP BY error_class ORDER BY error_class"
+        ),
+        {"run": run_id},
+    ).all()
+    rows = connection.execute(
+        text(
+            "SELECT f.*, i.image_index, i.reference, i.page_number FROM embedding_failures f "
+            "LEFT JOIN document_images i ON i.id = f.image_id "
+            "WHERE f.run_id = :run AND f.resolved_at IS NULL "
+            "ORDER BY f.workspace_id, f.document_id, i.image_index NULLS FIRST, f.stage LIMIT :limit"
+        ),
+        {"run": run_id, "limit": limit},
+    ).all()
+    return RunFailures({row[0]: row[1] for row in counts}, tuple(to_open_failure(row) for row in rows))
+
+
+def to_open_failure(row: Any) -> OpenFailure:
+    """The failure that a row of embedding_failures, with its image's columns, stands for."""
     return OpenFailure(
         key=DocumentKey(row.workspace_id, row.document_id),
         image_id=row.image_id,

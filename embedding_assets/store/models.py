@@ -309,6 +309,53 @@ class CoverageHistory(Base):
     failures: Mapped[dict[str, int]] = mapped_column(JSONB, comment="error class -> open failure records")
 
 
+class DocumentStage(Base):
+    """That a document was complete at a stage, and by which version of the stage's code and model."""
+
+    __tablename__ = "document_stages"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["workspace_id", "document_id"],
+            ["documents.workspace_id", "documents.document_id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    workspace_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    document_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    stage: Mapped[str] = mapped_column(Text, primary_key=True, comment="ingest, slig, ...")
+    version: Mapped[str] = mapped_column(Text, comment="code version of the asset when it was materialized")
+    done_at: Mapped[datetime] = _now()
+
+
+class LandedDocument(Base):
+    """What the landing folder was last seen to hold, so that only what has changed is read again.
+
+    No foreign key to documents: a document lands before it has a row there.
+    """
+
+    __tablename__ = "landed_documents"
+
+    workspace_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    document_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, comment="pdf, folder or image")
+    uri: Mapped[str] = mapped_column(Text)
+    fingerprint: Mapped[str] = mapped_column(Text, comment="of its files' names, sizes and times")
+    seen_at: Mapped[datetime] = mapped_column(
+        DateTime(timezone=True), server_default=func.now(), comment="since when the fingerprint is what it is"
+    )
+    handled: Mapped[str | None] = mapped_column(
+        Text, comment="fingerprint whose content was requested, or known already"
+    )
+    content_hash: Mapped[str | None] = mapped_column(Text, comment="hash of the content requested last")
+    run_key: Mapped[str | None] = mapped_column(
+        Text, comment="key of the run requested for it, until the run is known to exist"
+    )
+    missing_since: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="when it was first not found any more"
+    )
+
+
 class ApiKeyRow(Base):
     """A key of the API: its hash, and what it may do where."""
 

@@ -129,7 +129,9 @@ def _up(share: float) -> float:
 
 def _time_ticks(span: tuple[datetime, datetime]) -> tuple[Tick, ...]:
     length = span[1] - span[0]
-    form = "%H:%M:%S" if length < timedelta(minutes=10) else "%H:%M" if length < timedelta(days=2) else "%d %b"
+    form = (
+        "%H:%M:%S" if length < timedelta(minutes=10) else "%H:%M" if length < timedelta(days=2) else "%d %b"
+    )
     return tuple(
         Tick(round(_across(when, span), 1), when.strftime(form))
         for when in (span[0], span[0] + length / 2, span[1])

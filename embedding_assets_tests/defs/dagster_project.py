@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 from sqlalchemy import Connection
 
 from embedding_assets.definitions import build_defs
@@ -17,6 +18,7 @@ from embedding_assets.defs.execution import RunOutcome, run_job
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.errors import StoreUnavailable
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.discovery import LandingWatch
 from embedding_assets.pipeline.ingestion import DocumentIngestor
 from embedding_assets.pipeline.slig import SligEmbedder
 from embedding_assets.pipeline.texts import NearbyTextEmbedder, UnderstandingEmbedder
@@ -62,6 +64,16 @@ def resource_for(project: Project, settings: Settings) -> PipelineResource:
 
         def database(self) -> Database:
             return project.database
+
+        def landing_watch(self) -> LandingWatch:
+            return LandingWatch(
+                project.database,
+                str(project.landing),
+                project.limits,
+                settle_s=settings.landing_settle_s,
+                limit=settings.documents_per_tick,
+                clock=project.clock,
+            )
 
         def ingestor(self) -> DocumentIngestor:
             return project.ingestor(settings.max_retries)
@@ -141,6 +153,37 @@ class DagsterProject:
         """Embeds documents that fit into one run."""
         (outcome,) = self.run("embed_document", keys, config)
         return outcome
+
+    def tick(self, sensor: str, cursor: str | None = None) -> SensorExecutionData:
+        """Evaluates a sensor, as the daemon does."""
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            definitions=self.defs,
+            sensor_name=sensor,
+            cursor=cursor,
+            resources={"pipeline": resource_for(self.project, self.settings)},
+        )
+        return self.defs.resolve_sensor_def(sensor).evaluate_tick(context)
+
+    def launch(self, requests: Sequence[dg.RunRequest]) -> list[dg.ExecuteInProcessResult]:
+        """Runs what a sensor requested; like the daemon, at most once for each run key."""
+        results = []
+        for request in requests:
+            if request.run_key and self.instance.get_runs(
+                filters=dg.RunsFilter(tags={"dagster/run_key": request.run_key})
+            ):
+                continue
+            results.append(
+                self.defs.resolve_job_def(request.job_name or "").execute_in_process(
+                    instance=self.instance,
+                    tags={**request.tags, "dagster/run_key": request.run_key or ""},
+                    run_config=request.run_config,
+                    asset_selection=list(request.asset_selection or ()) or None,
+                    partition_key=request.tags.get("dagster/partition"),
+                    raise_on_error=False,
+                )
+            )
+        return results
 
     def materialized(self, asset: str) -> set[str]:
         return set(self.instance.get_materialized_partitions(dg.AssetKey(asset)))

@@ -40,12 +40,19 @@ DOCUMENT_JOBS = {
     "process_document",
     "reembed_document",
 }
-JOBS = {*DOCUMENT_JOBS, "check_coverage", "rebuild_indexes", "reconcile"}
+JOBS = {*DOCUMENT_JOBS, "check_coverage", "rebuild_indexes", "reconcile", "clean_up"}
+
+
+def ops_of(stage: str, verb: str) -> set[str]:
+    return {f"{name}_{stage}" for name in ("begin", "plan", verb, "finish", "report")}
+
+
 OPS = {
-    "slig_embeddings": {"plan_slig", "embed_slig", "finish_slig"},
-    "vision_analysis": {"plan_vision", "analyze_vision", "finish_vision"},
-    "understanding_embeddings": {"plan_understanding", "embed_understanding", "finish_understanding"},
-    "text_embeddings": {"plan_text", "embed_text", "finish_text"},
+    "document_images": {"read_documents", "report_unread"},
+    "slig_embeddings": ops_of("slig", "embed"),
+    "vision_analysis": ops_of("vision", "analyze"),
+    "understanding_embeddings": ops_of("understanding", "embed"),
+    "text_embeddings": ops_of("text", "embed"),
 }
 
 LOAD = """
@@ -123,8 +130,10 @@ def test_every_op_declares_the_retry_policy(dagster: DagsterProject, asset: str)
     graph = dagster.defs.resolve_job_def("process_document").graph.node_dict[asset].definition
     assert isinstance(graph, dg.GraphDefinition)
     assert set(graph.node_dict) == OPS[asset]
-    for node in graph.node_dict.values():
+    for name, node in graph.node_dict.items():
         assert isinstance(node.definition, dg.OpDefinition)
+        if name.startswith("begin_"):  # does nothing
+            continue
         assert node.definition.retry_policy == INFRASTRUCTURE_RETRY
         assert node.definition.retry_policy.backoff is dg.Backoff.EXPONENTIAL
 
@@ -134,11 +143,15 @@ def test_every_asset_says_whose_it_is_what_it_is_and_what_its_table_looks_like(
 ) -> None:
     dagster.configure(asset_owners=["team:catalogue", "ops@example.com"])
     graph = dagster.defs.resolve_asset_graph()
-    for name in (*PARENTS, COVERAGE):
+    for name in (*PARENTS, *UNPARTITIONED, COVERAGE):
         node = graph.get(dg.AssetKey(name))
         assert set(node.owners) == {"team:catalogue", "ops@example.com"}
-        assert node.group_name in {"ingest", "embeddings", "coverage"}
+        assert node.group_name in {"ingest", "embeddings", "coverage", "search"}
         assert "postgres" in node.kinds
+        # A measurement of one moment is never out of date by its code.
+        assert (node.code_version is None) == (name == COVERAGE)
+        if name in UNPARTITIONED:  # indexes: no table of their own
+            continue
         columns = {column.name: column for column in node.metadata["dagster/column_schema"].columns}
         if name in ("document_images", COVERAGE):
             table = "document_images" if name == "document_images" else "coverage_history"
@@ -178,3 +191,21 @@ def test_run_config_shows_its_fields_with_descriptions_and_defaults(dagster: Dag
         assert field.description
         assert not field.is_required
     assert config["force"].default_value is False
+
+
+def test_sensors_and_schedules_run_by_themselves_but_for_the_one_that_deletes(
+    dagster: DagsterProject,
+) -> None:
+    repository = dagster.defs.get_repository_def()
+    running = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
+    assert running == {
+        "new_documents": "RUNNING",
+        "retry_failed_images": "RUNNING",
+        "alert_on_failure": "RUNNING",
+        "removed_documents": "STOPPED",
+    }
+    assert {s.name: s.default_status.value for s in repository.schedule_defs} == {
+        "clean_up_daily": "RUNNING",
+        "hourly_coverage": "RUNNING",
+    }
+    assert all(sensor.description for sensor in repository.sensor_defs)

@@ -110,7 +110,7 @@ def test_a_database_that_comes_back_is_waited_for_2_and_4_seconds(dagster: Dagst
     database.outages = 2
     outcome = ingest(dagster, key)
     assert outcome.success
-    assert dagster.waits(outcome.run_id) == [(ASSET, 2), (ASSET, 4)]
+    assert dagster.waits(outcome.run_id) == [("read_documents", 2), ("read_documents", 4)]
     assert dagster.materialized(ASSET) == {str(key)}
 
 
@@ -123,7 +123,7 @@ def test_a_database_that_stays_away_fails_the_step_after_2_4_8_seconds(dagster: 
     database.outages = 0
     assert not outcome.success
     assert "the database is not available" in outcome.reason
-    assert dagster.waits(outcome.run_id) == [(ASSET, 2), (ASSET, 4), (ASSET, 8)]
+    assert dagster.waits(outcome.run_id) == [("read_documents", wait) for wait in (2, 4, 8)]
 
 
 def test_the_config_says_what_it_is_for(dagster: DagsterProject) -> None:

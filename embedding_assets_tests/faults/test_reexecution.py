@@ -67,7 +67,7 @@ class Runs:
         return outcome
 
 
-def test_a_killed_run_that_is_reexecuted_from_failure_never_materializes_what_lacks_vectors(
+def test_a_killed_run_that_is_reexecuted_from_failure_does_what_dagster_drops(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = project.ingested("shop/doc", range(IMAGES))
@@ -83,18 +83,11 @@ def test_a_killed_run_that_is_reexecuted_from_failure_never_materializes_what_la
         project.check_flags_equal_vectors()
 
         resumed = runs.finish(from_failure=killed.run_id)
-        done = len(project.vectors(key))
-        materialized = instance.get_materialized_partitions(ASSET)
-        # Dagster runs one of the three steps that are left, or all three where it has learned to (#20925).
-        assert done == 2 * BATCH + BATCH * len(resumed["embedded_in"])
-        if done < IMAGES:
-            assert not resumed["success"]
-            assert materialized == set()
-            assert f"{IMAGES - done} missing" in resumed["reason"]
-            assert "planned steps did not run in this execution" in resumed["reason"]
-        else:
-            assert resumed["success"]
-            assert materialized == {str(key)}
+        # Dagster runs one of the three steps that are left (#20925); the last op does the rest.
+        assert resumed["success"], resumed["reason"]
+        assert len(resumed["embedded_in"]) < 3
+        assert len(project.vectors(key)) == IMAGES
+        assert instance.get_materialized_partitions(ASSET) == {str(key)}
         project.check_flags_equal_vectors()
 
         again = runs.finish()

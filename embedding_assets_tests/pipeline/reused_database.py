@@ -15,10 +15,7 @@ def empty(database: Database) -> None:
     """Removes every document, image, failure, space, collection and all history."""
     with database.transaction() as connection:
         connection.execute(
-            text(
-                "TRUNCATE documents, document_images, embedding_failures, embedding_spaces, coverage_history "
-                "CASCADE"
-            )
+            text("TRUNCATE documents, embedding_spaces, coverage_history, landed_documents CASCADE")
         )
         tables = connection.execute(
             text("SELECT tablename FROM pg_tables WHERE schemaname = 'vecs'")

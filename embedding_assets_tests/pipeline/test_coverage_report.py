@@ -173,4 +173,4 @@ def test_the_plot_is_a_picture_of_a_sensible_size() -> None:
     assert picture.format == "PNG"
     assert picture.width >= 600
     assert len(set(picture.convert("RGB").get_flattened_data())) > 3
-    assert len(png) < 100_000
+    assert len(png) < 20_000

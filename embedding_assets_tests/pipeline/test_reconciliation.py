@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from embedding_assets.pipeline.reconciliation import CollectionRepair, Reconcile
 from embedding_assets.store import repair
 from embedding_assets.store.consistency import Drift, find_drift, flags_without_collection, usable_collections
 from embedding_assets.store.failures import Failure, record_failures
-from embedding_assets.store.spaces import ASPECT_COLLECTIONS, SLIG, TEXT, ensure_collection
-from embedding_assets_tests.factories import space
+from embedding_assets.store.spaces import ASPECT_COLLECTIONS, SLIG, TEXT, active_collection, ensure_collection
+from embedding_assets.store.vectors import write_embeddings
+from embedding_assets_tests.factories import random_vectors, space
+from embedding_assets_tests.faults.processes import wait_until
 from embedding_assets_tests.pipeline.project import Project
 
 IMAGES = 6
@@ -273,3 +276,32 @@ def test_ranges_of_keys_hold_every_id_once(
     assert sorted(row.id for row in held) == sorted(row.id for row in everything)
     report = reconcile_vectors(project.database)
     assert report.collections == {SLIG: CollectionRepair(flags_raised=IMAGES, orphans_removed=1)}
+
+
+def test_a_batch_that_is_being_committed_is_waited_for_and_then_found_in_order(
+    project: Project, key: DocumentKey
+) -> None:
+    ids = project.ids(key)
+    execute(project, f"DELETE FROM vecs.{SLIG} WHERE id = :id", id=str(ids[0]))
+    with ThreadPoolExecutor(1) as pool:
+        with project.database.transaction() as connection:
+            collection = active_collection(connection, SLIG)
+            assert collection is not None
+            vector = random_vectors(1, collection.dimension)
+            write_embeddings(connection, "shop", ids[:1], [(collection, vector)], stage="slig")
+            running = pool.submit(reconcile_vectors, project.database)
+            wait_until(
+                lambda: waits_for_a_lock(project), "reconcile waits for the row", lambda: not running.done()
+            )
+        report = running.result(timeout=60)
+    assert report == ReconcileReport(False)
+    assert look(project) == clean()
+
+
+def waits_for_a_lock(project: Project) -> bool:
+    return bool(
+        execute(
+            project,
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+    )

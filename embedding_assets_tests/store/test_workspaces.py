@@ -20,10 +20,15 @@ from embedding_assets.store import (
     analyses,
     consistency,
     coverage_history,
+    document_stages,
     documents,
+    due,
     failures,
     images,
+    landed,
+    removal,
     repair,
+    selection,
     spaces,
     vectors,
 )
@@ -117,11 +122,35 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     ),
     "coverage_history": lambda t: coverage_history.coverage_history(t.connection, "shop", timedelta(1)),
     "refresh_metadata": lambda t: vectors.refresh_metadata(t.connection, "shop", "doc", t.collection),
+    "record_done": lambda t: document_stages.record_done(t.connection, [OURS], "slig", "v1"),
+    "documents_lacking": lambda t: selection.documents_lacking(t.connection, "shop", "slig", FLAG, 0.95),
+    "documents_to_ingest": lambda t: selection.documents_to_ingest(t.connection, "shop"),
+    "documents_never_read": lambda t: selection.documents_never_read(t.connection, "shop"),
+    "documents_with_failures": lambda t: selection.documents_with_failures(t.connection, "shop", "slig"),
+    "documents_of_other_versions": lambda t: selection.documents_of_other_versions(
+        t.connection, "shop", "slig", "v2"
+    ),
+    "release_failures": lambda t: (
+        selection.release_failures(t.connection, [OURS], "slig"),
+        selection.release_failures(t.connection, [OURS], "ingest"),
+    ),
+    "remove_documents": lambda t: removal.remove_documents(t.connection, [OURS]),
+    "landing_hashes": lambda t: landed.landing_hashes(t.connection, [OURS]),
+    "forget_landed": lambda t: landed.forget_landed(t.connection, [OURS]),
     "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
 }
 
 NOT_OF_A_WORKSPACE = {
     "list_workspaces": "maintenance, and says so",
+    "failures_of_run": "maintenance, and says so: a run may hold documents of several workspaces",
+    "take_due": "maintenance, and says so: one sensor looks after all workspaces",
+    "landing_documents": "maintenance, and says so: one landing folder holds all workspaces",
+    "read_landed": "maintenance, as the module says: one landing folder holds all workspaces",
+    "save_seen": "the same",
+    "mark_handled": "the same",
+    "mark_missing": "the same",
+    "unconfirmed_requests": "the same",
+    "confirm_requests": "the same",
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
     "forget_coverage": "maintenance, and says so",
     "total_coverage": "touches no database",
@@ -147,20 +176,28 @@ NOT_OF_A_WORKSPACE = {
 }
 
 
+MODULES = (
+    analyses,
+    consistency,
+    coverage_history,
+    document_stages,
+    documents,
+    due,
+    failures,
+    images,
+    landed,
+    removal,
+    repair,
+    selection,
+    spaces,
+    vectors,
+)
+
+
 def public_functions() -> set[str]:
     return {
         name
-        for module in (
-            analyses,
-            consistency,
-            coverage_history,
-            documents,
-            failures,
-            images,
-            repair,
-            spaces,
-            vectors,
-        )
+        for module in MODULES
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -181,6 +218,8 @@ def snapshot(connection: Connection) -> list[Any]:
             ("document_images", "workspace_id = 'rival'"),
             ("embedding_failures", "workspace_id = 'rival'"),
             ("coverage_history", "workspace_id = 'rival'"),
+            ("document_stages", "workspace_id = 'rival'"),
+            ("landed_documents", "workspace_id = 'rival'"),
             (
                 'vecs."image_slig_embeddings"',
                 "id IN (SELECT id::text FROM document_images WHERE workspace_id = 'rival')",
@@ -205,6 +244,8 @@ def test_a_call_for_one_workspace_neither_shows_nor_touches_another(database: Da
             connection, "rival", their_ids[:1], [(collection, random_vectors(1))], stage="slig"
         )
         coverage_history.record_coverage(connection, "rival", {"slig": CoverageTotal(documents=1)}, {})
+        document_stages.record_done(connection, [THEIRS], "slig", "v1")
+        landed.save_seen(connection, [landed.Seen(THEIRS, "pdf", "/rival/doc.pdf", "a rival's fingerprint")])
         # stale metadata, which a refresh would mend
         connection.execute(text("UPDATE document_images SET page_number = 99 WHERE workspace_id = 'rival'"))
         analyses.write_analyses(

@@ -35,6 +35,7 @@ def make_embedding_coverage(owners: Sequence[str]) -> dg.AssetsDefinition:
         owners=list(owners),
         metadata=table_metadata(CoverageHistory),
         retry_policy=INFRASTRUCTURE_RETRY,
+        # No code_version: it says how things stood at one moment, which no later code makes stale.
     )
     def embedding_coverage(
         context: dg.AssetExecutionContext, pipeline: PipelineResource

@@ -1,15 +1,17 @@
 """An asset that does one stage's work on each document's images; made by `make_stage_asset`.
 
-    upstream --> plan_<stage> --(one step for several batches)--> embed_<stage> --> finish_<stage>
-                   |  what is to do, from the database                 ^               |
-                   +--- the plan --------------------------------------|---------------+
+    upstream, begin --> plan --(one step for several batches)--> embed --> finish --(done)--> the asset
+                         |  what is to do, from the database               ^   |
+                         +--- the plan ------------------------------------+   +--(undone)--> report
 
-`finish_<stage>` trusts neither the plan nor what the mapped steps handed over: it counts in the database.
-Re-executing a killed run from failure drops the mapped steps that had not started, and the collecting op
-then simply gets fewer items and succeeds (dagster #20925, #30077, #30248, #30972).
+Each op's name ends with the stage's (`plan_slig`). `begin` and `report` let the documents that are done go on
+where others of the run are not: see `defs.partial`. `finish` trusts neither the plan nor what the mapped steps
+handed over: it counts in the database. Re-executing a killed run from failure drops the mapped steps that had not
+started, and the collecting op then simply gets fewer items (dagster #20925, #30077, #30248, #30972): `finish` then
+does the rest itself, so that a run retry, which Dagster makes from failure where nobody says otherwise, recovers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,6 +20,14 @@ import dagster as dg
 from pydantic import Field
 
 from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, coverage_metadata, translated_errors
+from embedding_assets.defs.partial import (
+    DONE,
+    UNDONE,
+    begin_op,
+    check_result,
+    done_check,
+    log_materialization,
+)
 from embedding_assets.defs.partition_metadata import add_partition_metadata
 from embedding_assets.defs.partitions import documents
 from embedding_assets.defs.resources import PipelineResource
@@ -28,6 +38,7 @@ from embedding_assets.pipeline.reembedding import forget_stage
 from embedding_assets.pipeline.report import StageReport
 from embedding_assets.pipeline.stage_runner import AnyRunner
 from embedding_assets.pipeline.verification import DocumentOutcome, verify_documents
+from embedding_assets.store.document_stages import record_done
 from embedding_assets.store.documents import get_document
 
 
@@ -89,16 +100,27 @@ class StageAsset:
 
 
 def make_stage_asset(
-    what: StageAsset, documents_per_run: int, owners: Sequence[str] = ()
+    what: StageAsset, documents_per_run: int, code_version: str, owners: Sequence[str] = ()
 ) -> dg.AssetsDefinition:
-    """The asset, with as many documents in a run of a backfill as the setting says."""
-    key = dg.AssetKey(what.name)
-    plan_name, work_name, finish_name = (f"{verb}_{what.stage}" for verb in ("plan", what.verb, "finish"))
+    """The asset.
+
+    Args:
+        what: the stage.
+        documents_per_run: documents in a run of a backfill.
+        code_version: see `pipeline.versions`.
+        owners: for the UI.
+    """
+    key, upstream_key = dg.AssetKey(what.name), dg.AssetKey(what.upstream)
+    plan_name, work_name, finish_name, report_name = (
+        f"{verb}_{what.stage}" for verb in ("plan", what.verb, "finish", "report")
+    )
+    begin = begin_op(what.stage)
+    check = done_check(key)
 
     @dg.config_mapping
     def same_for_all_ops(val: StageConfig) -> dict[str, Any]:
         config = {"config": val.model_dump(exclude_none=True)}
-        return {plan_name: config, work_name: config, finish_name: config}
+        return dict.fromkeys((plan_name, work_name, finish_name, report_name), config)
 
     @dg.op(
         name=plan_name,
@@ -166,26 +188,34 @@ def make_stage_asset(
         )
         return report.summary()
 
-    @dg.op(name=finish_name, out=dg.Out(dg.Nothing), retry_policy=INFRASTRUCTURE_RETRY)
+    @dg.op(name=finish_name, out={"done": DONE, "undone": UNDONE}, retry_policy=INFRASTRUCTURE_RETRY)
     def finish(
         context: dg.AssetExecutionContext,
         config: StageConfig,
         pipeline: PipelineResource,
         plan: dict[str, Any],
         summaries: list[dict[str, Any]],
-    ) -> None:
+    ) -> Iterator[Any]:
         """Counts in the database, and materializes the documents that are complete."""
         with translated_errors(context):
-            settings = pipeline.settings()
-            minimum = settings.min_coverage if config.min_coverage is None else config.min_coverage
+            minimum = _minimum(config, pipeline)
             runner = what.open_runner(pipeline, config.batch_size, config.max_retries)
             keys = [DocumentKey.parse(text) for text in context.partition_keys]
+            if len(summaries) < plan["steps"]:
+                context.log.warning(
+                    f"{plan['steps'] - len(summaries)} of {plan['steps']} planned steps did not run in this "
+                    "execution, as when a killed run is re-executed from failure: their images are done here"
+                )
+                summaries = [*summaries, *_rest(runner, keys, context.run.run_id)]
             outcomes = verify_documents(runner.database, keys, runner.flag, runner.stage, minimum)
             total = StageReport.total(summaries)
             busy = total["elapsed_s"] - total["wait_s"]
             speed = total["embedded"] / busy if busy > 0 else 0.0
             if total["encoded"] >= runner.batch_size and speed > 0:
                 runner.remember_speed(speed)
+            complete = [outcome.key for outcome in outcomes if outcome.complete]
+            with runner.database.transaction() as connection:
+                record_done(connection, complete, runner.stage, code_version)
         shared: dict[str, dg.MetadataValue] = {
             "images_per_second": dg.MetadataValue.float(round(speed, 3)),
             "decode_seconds": dg.MetadataValue.float(round(total["decode_s"], 3)),
@@ -197,22 +227,60 @@ def make_stage_asset(
             "model": dg.MetadataValue.text(runner.describe()),
         }
         incomplete = [outcome for outcome in outcomes if not outcome.complete]
+        if incomplete and not complete:
+            raise _not_complete(context, incomplete, minimum)
         for outcome in outcomes:
             metadata = {**coverage_metadata(outcome.coverage, outcome.failures), **shared}
             if not incomplete:
                 add_partition_metadata(context, str(outcome.key), metadata)
             elif outcome.complete:
-                # The step is about to fail, for the sake of the others; this one is done, so it is materialized.
-                context.log_event(
-                    dg.AssetMaterialization(asset_key=key, partition=str(outcome.key), metadata=metadata)
+                log_materialization(
+                    context,
+                    key,
+                    str(outcome.key),
+                    metadata,
+                    code_version=code_version,
+                    upstream=upstream_key,
                 )
+        if not incomplete:
+            yield dg.Output(None, output_name="done")
+        yield dg.Output([str(outcome.key) for outcome in incomplete], output_name="undone")
+
+    @dg.op(name=report_name, out={"check": dg.Out(is_required=False)}, retry_policy=INFRASTRUCTURE_RETRY)
+    def report(
+        context: dg.AssetExecutionContext, config: StageConfig, pipeline: PipelineResource, undone: list[str]
+    ) -> Iterator[Any]:
+        """Fails where a document is not complete, and says which. Counts again: it may be re-executed much later."""
+        incomplete: list[DocumentOutcome] = []
+        if undone:
+            incomplete = still_incomplete(context, config, pipeline, undone)
+        yield check_result(key, [str(o.key) for o in incomplete], len(context.partition_keys))
         if incomplete:
-            raise _not_complete(context, plan, len(summaries), incomplete, minimum, len(outcomes))
+            raise _not_complete(context, incomplete, _minimum(config, pipeline))
+
+    def still_incomplete(
+        context: dg.AssetExecutionContext, config: StageConfig, pipeline: PipelineResource, undone: list[str]
+    ) -> list[DocumentOutcome]:
+        """The documents that are still not complete; those that are by now are materialized."""
+        with translated_errors(context):
+            minimum = _minimum(config, pipeline)
+            runner = what.open_runner(pipeline, config.batch_size, config.max_retries)
+            keys = [DocumentKey.parse(text) for text in undone]
+            outcomes = verify_documents(runner.database, keys, runner.flag, runner.stage, minimum)
+            complete = [outcome for outcome in outcomes if outcome.complete]
+            with runner.database.transaction() as connection:
+                record_done(connection, [o.key for o in complete], runner.stage, code_version)
+        for outcome in complete:
+            metadata = coverage_metadata(outcome.coverage, outcome.failures)
+            log_materialization(
+                context, key, str(outcome.key), metadata, code_version=code_version, upstream=upstream_key
+            )
+        return [outcome for outcome in outcomes if not outcome.complete]
 
     @dg.graph_asset(
         name=what.name,
         description=what.description,
-        ins={"upstream": dg.AssetIn(key=what.upstream, dagster_type=dg.Nothing)},
+        ins={"upstream": dg.AssetIn(key=upstream_key, dagster_type=dg.Nothing)},
         config=same_for_all_ops,
         partitions_def=documents,
         backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=documents_per_run),
@@ -220,30 +288,40 @@ def make_stage_asset(
         kinds=set(what.kinds),
         owners=list(owners),
         metadata=dict(what.metadata),
+        code_version=code_version,
+        check_specs=[check],
     )
     def stage_asset(upstream):  # type: ignore[no-untyped-def]
-        steps, planned = plan(upstream)
-        return finish(planned, steps.map(work).collect())
+        steps, planned = plan([upstream, begin()])
+        done, undone = finish(planned, steps.map(work).collect())
+        return {"result": done, check.get_python_identifier(): report(undone)}
 
     return stage_asset
 
 
+def _minimum(config: StageConfig, pipeline: PipelineResource) -> float:
+    return pipeline.settings().min_coverage if config.min_coverage is None else config.min_coverage
+
+
+def _rest(runner: AnyRunner, keys: Sequence[DocumentKey], run_id: str) -> list[dict[str, Any]]:
+    """Does what is left of the documents; returns the summaries."""
+    return [
+        runner.run(key.workspace_id, ids, run_id=run_id).summary()
+        for key in keys
+        if (ids := runner.pending(key, run_id))
+    ]
+
+
 def _not_complete(
     context: dg.AssetExecutionContext,
-    plan: dict[str, Any],
-    reported: int,
-    incomplete: list[DocumentOutcome],
+    incomplete: Sequence[DocumentOutcome],
     minimum: float,
-    total: int,
 ) -> dg.Failure:
+    total = len(context.partition_keys)
     lines = [
         f"{len(incomplete)} of {total} documents are not complete. What was done is saved; "
         "materialize them again to do what is missing."
     ]
-    if reported < plan["steps"]:
-        lines.append(
-            f"{plan['steps'] - reported} of {plan['steps']} planned steps did not run in this execution."
-        )
     lines += [outcome.reason(minimum) for outcome in incomplete[:20]]
     metadata: dict[str, dg.MetadataValue] = {}
     if len(incomplete) == 1:

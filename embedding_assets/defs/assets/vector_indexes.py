@@ -55,24 +55,36 @@ def _metadata(reports: Sequence[IndexReport]) -> dict[str, dg.MetadataValue]:
     return metadata
 
 
-@dg.asset(
-    deps=["slig_embeddings", "understanding_embeddings", "text_embeddings"],
-    description="An HNSW index with cosine distance, and a GIN index on the metadata, for each collection that has "
-    "enough rows. Built while searches and writes go on; what is there and as wanted is kept.",
-    retry_policy=INFRASTRUCTURE_RETRY,
-    group_name="search",
-    kinds={"postgres"},
-)
-def vector_indexes(
-    context: dg.AssetExecutionContext, config: IndexConfig, pipeline: PipelineResource
-) -> dg.MaterializeResult[None]:
-    """Thin over `pipeline.indexing`."""
-    with translated_errors(context):
-        reports = pipeline.index_builder().build(
-            rebuild=config.rebuild,
-            progress=lambda report: context.log.info(
-                f"{report.table}: {report.rows:,} rows, {report.vector.action.value} "
-                f"{report.vector.name or 'no index'} in {report.vector.seconds:.1f} s. {report.remarks}"
-            ),
-        )
-        return dg.MaterializeResult(metadata=_metadata(reports))
+def make_vector_indexes(code_version: str, owners: Sequence[str] = ()) -> dg.AssetsDefinition:
+    """The asset.
+
+    Args:
+        code_version: see `pipeline.versions`.
+        owners: for the UI.
+    """
+
+    @dg.asset(
+        deps=["slig_embeddings", "understanding_embeddings", "text_embeddings"],
+        description="An HNSW index with cosine distance, and a GIN index on the metadata, for each collection that "
+        "has enough rows. Built while searches and writes go on; what is there and as wanted is kept.",
+        retry_policy=INFRASTRUCTURE_RETRY,
+        group_name="search",
+        kinds={"postgres"},
+        owners=list(owners),
+        code_version=code_version,
+    )
+    def vector_indexes(
+        context: dg.AssetExecutionContext, config: IndexConfig, pipeline: PipelineResource
+    ) -> dg.MaterializeResult[None]:
+        """Thin over `pipeline.indexing`."""
+        with translated_errors(context):
+            reports = pipeline.index_builder().build(
+                rebuild=config.rebuild,
+                progress=lambda report: context.log.info(
+                    f"{report.table}: {report.rows:,} rows, {report.vector.action.value} "
+                    f"{report.vector.name or 'no index'} in {report.vector.seconds:.1f} s. {report.remarks}"
+                ),
+            )
+            return dg.MaterializeResult(metadata=_metadata(reports))
+
+    return vector_indexes

@@ -1,0 +1,1 @@
+"""Tests with the daemon and the webserver really running."""
