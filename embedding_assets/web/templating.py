@@ -13,8 +13,8 @@ from starlette.responses import HTMLResponse
 
 from embedding_assets.web import labels
 
-THUMBNAIL = 384
-"""Longer side in pixels of a thumbnail in a grid: twice what it is shown at, for dense screens."""
+THUMBNAIL = 512
+"""Longer side in pixels of a thumbnail in a grid: twice what it is shown at, for dense screens; one of `ingest.thumbnail.SIDES`."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Frame:
             given["workspace_id"] = self.workspace
         return quote(path) + (f"?{urlencode(given)}" if given else "")
 
-    def thumbnail(self, image_id: uuid.UUID, size: int = THUMBNAIL) -> str:
-        """Where an image's thumbnail is, its longer side at most `size` pixels."""
-        return self.link(f"/api/images/{image_id}/thumbnail", size=size)
+    def thumbnail(self, image_id: uuid.UUID, side: int = THUMBNAIL) -> str:
+        """Where an image's thumbnail is, its longer side about `side` pixels."""
+        return self.link(f"/api/images/{image_id}/thumbnail", side=side)
 
 
 @lru_cache(maxsize=1)
@@ -59,6 +59,7 @@ def environment() -> Environment:
         "count": labels.count,
         "moment": labels.moment,
         "percent": labels.percent,
+        "score": labels.score,
         "size": labels.size,
     }
     return made
