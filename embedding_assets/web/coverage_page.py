@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 
 from embedding_assets.pipeline.asset_stages import AssetStage
 from embedding_assets.pipeline.coverage_report import images_per_hour, time_left
@@ -149,10 +149,12 @@ def stage_totals(
     history: dict[str, list[tuple[datetime, CoverageTotal]]],
 ) -> list[StageView]:
     """One bar a stage, with its speed of late and the time that what is missing takes."""
+    now = datetime.now(timezone.utc)
     views = []
     for stage in stages:
         total = totals[stage.name]
-        speed = images_per_hour([(when, sums.embedded) for when, sums in history.get(stage.name, [])])
+        recorded = [(when, sums.embedded) for when, sums in history.get(stage.name, [])]
+        speed = images_per_hour([*recorded, (now, total.embedded)])
         left = time_left(total.missing, speed)
         words = f"{count(round(speed))} images/h" if speed else ""
         if total.missing and left is not None:

@@ -22,7 +22,11 @@ from embedding_assets.web.bars import StageView, stage_view
 from embedding_assets.web.coverage_page import about as about_document
 from embedding_assets.web.labels import STAGE_LABELS, moment
 
-NOTICES = {"": "", "retrying": "A run was started; what it embeds shows here as it goes."}
+NOTICES = {
+    "": "",
+    "retrying": "Trying again. What the run embeds shows here as it goes.",
+    "waiting": "The run waits: no daemon is there to start it. Start one with: embedding-assets up",
+}
 """What is said after a redirect, by the address's `notice`."""
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
 from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from embedding_assets.api.auth import COOKIE, Known, Reader, Writer, workspace_for, workspaces_of
+from embedding_assets.api.auth import COOKIE, Known, Principal, Reader, Writer, workspace_for, workspaces_of
 from embedding_assets.api.problems import Problem, not_found, problem_of
 from embedding_assets.api.services import Services
 from embedding_assets.errors import EmbeddingAssetsError
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import stages_in_use
 from embedding_assets.pipeline.coverage_report import SHOWN_HISTORY
+from embedding_assets.pipeline.requests import retry_failures
 from embedding_assets.search.profiles import AUTO
 from embedding_assets.search.request import MAX_TOP_K
 from embedding_assets.store.browsing import (
@@ -31,7 +31,6 @@ from embedding_assets.store.failures import open_failures
 from embedding_assets.store.models import FLAGS
 from embedding_assets.store.stages import SLIG, VISION
 from embedding_assets.web import coverage_page, document_page
-from embedding_assets.web.bars import stage_view
 from embedding_assets.web.chart import coverage_chart, throughput_chart
 from embedding_assets.web.image_page import analysis_rows, vector_views
 from embedding_assets.web.labels import MORE_OF, PROFILE_LABELS, STAGE_LABELS, percent
@@ -67,7 +66,7 @@ def frame_of(request: Request, known: Known, who: Reader, workspace_id: Workspac
 Page = Annotated[Frame, Depends(frame_of)]
 
 
-def _frame(request: Request, known: Services, who: Reader, workspace_id: str | None) -> Frame:
+def _frame(request: Request, known: Services, who: Principal, workspace_id: str | None) -> Frame:
     theirs = workspaces_of(who, known)
     usual = known.default_workspace
     if workspace_id:
@@ -246,7 +245,7 @@ def document(
     who: Reader,
     document_id: str,
     after: Annotated[int, Query(ge=-1, le=2**31 - 1)] = -1,
-    notice: Literal["", "retrying"] = "",
+    notice: Literal["", "retrying", "waiting"] = "",
 ) -> Response:
     """A document's images, the failed ones first."""
     key = DocumentKey(frame.workspace, document_id)
@@ -291,11 +290,39 @@ def progress(known: Known, frame: Page, document_id: str) -> Response:
     return JSONResponse(read.as_dict())
 
 
+@router.post("/documents/{document_id}/retry")
+def retry(
+    request: Request,
+    known: Known,
+    who: Writer,
+    document_id: str,
+    image_id: Annotated[uuid.UUID | None, Form()] = None,
+    workspace_id: WorkspaceId = None,
+) -> Response:
+    """Asks for runs that try a document's failures again, or those of one image; then shows the document."""
+    frame = _frame(request, known, who, workspace_id)
+    key = DocumentKey(frame.workspace, document_id)
+    with known.database.transaction() as connection:
+        if not summarize_documents(connection, key.workspace_id, [document_id]):
+            raise not_found("document")
+    images = None if image_id is None else [image_id]
+    started = known.jobs.start(
+        key.workspace_id,
+        "retry",
+        lambda: retry_failures(
+            known.database, known.settings, key.workspace_id, document_id=document_id, image_ids=images
+        ),
+        job_id=None,
+        asked={"document_id": document_id, "image_id": str(image_id or "")},
+        created_by=who.key_id,
+    )
+    notice = "waiting" if started.served is False else "retrying"
+    return RedirectResponse(frame.link(f"/documents/{document_id}", notice=notice), status_code=303)
+
+
 # -- logging in, and errors ----------------------------------------------------------------------------------
 @router.get("/login")
-def login(
-    next: Annotated[str, Query(max_length=1000)] = "/", failed: Literal["", "1"] = ""
-) -> Response:
+def login(next: Annotated[str, Query(max_length=1000)] = "/", failed: Literal["", "1"] = "") -> Response:
     """The form that takes a key."""
     return page("login.html", Frame(), next=next, failed=bool(failed))
 

@@ -149,9 +149,7 @@ def _sentence(reason: str) -> str:
     return {"asked for": "as you chose", "the query is an image": reason}.get(reason, f"the text {reason}")
 
 
-def _hit(
-    hit: Hit, used: list[ArmReport], documents: Mapping[str, DocumentSummary], full: float
-) -> HitView:
+def _hit(hit: Hit, used: list[ArmReport], documents: Mapping[str, DocumentSummary], full: float) -> HitView:
     """`full` is the score that fills a bar: the same on the whole page, so that bars compare."""
     lifts = {arm.arm: arm.weight * (hit.scores.get(arm.arm) or 0.0) for arm in used}
     most = max(lifts, key=lambda arm: lifts[arm], default="")

@@ -11,7 +11,7 @@ export function watchDocument(live) {
   const url = live.dataset.progress;
   let stamp = live.dataset.stamp;
   let open = live.dataset.open === "1";
-  let busyUntil = location.search.includes("notice=retrying") ? Date.now() + AFTER_RETRY_MS : 0;
+  let busyUntil = /[?&]notice=/.test(location.search) ? Date.now() + AFTER_RETRY_MS : 0;
   let timer = 0;
 
   function again() {
