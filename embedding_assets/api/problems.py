@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedding_assets.errors import (
     EmbeddingAssetsError,
@@ -25,6 +26,7 @@ from embedding_assets.errors import (
     InfrastructureError,
     ThrottledError,
 )
+from embedding_assets.pipeline.jobs import JobConflict
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +120,8 @@ def problem_of(error: Exception) -> Problem:
         return Problem(503, error.message, hint, headers={"Retry-After": str(wait)})
     if isinstance(error, InfrastructureError) or error.error_class is ErrorClass.TRANSIENT:
         return Problem(503, error.message, hint, headers={"Retry-After": "5"})
+    if isinstance(error, JobConflict):
+        return Problem(409, error.message, hint)
     if isinstance(error, FatalError):
         return Problem(500, error.message, hint)
     return Problem(422, error.message, hint)
@@ -137,6 +141,30 @@ def _of_validation(error: RequestValidationError) -> Problem:
     return Problem(
         422, "the request is not as expected: " + "; ".join(f"{n}: {m}" for n, m in errors[:5]), errors=errors
     )
+
+
+class LastResort:
+    """Makes a problem of what no handler knows, inside of the other middleware, so that headers are set on it too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise
+            logger.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__, exc_info=error)
+            await problem_of(error).response()(scope, receive, send)
 
 
 def install_problem_handlers(app: FastAPI) -> None:
@@ -168,4 +196,3 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(DataError, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(Exception, on_problem)

@@ -32,10 +32,12 @@ WorkspaceParam = Annotated[
 ]
 DocumentParam = Annotated[
     str | None,
-    Query(max_length=128, pattern=ID_PATTERN, description="Only this document.", examples=["nova-tiles.pdf"]),
+    Query(
+        max_length=128, pattern=ID_PATTERN, description="Only this document.", examples=["natural-stone.pdf"]
+    ),
 ]
 WorkspacePath = Annotated[str, Path(max_length=128, pattern=ID_PATTERN, examples=["demo"])]
-DocumentPath = Annotated[str, Path(max_length=128, pattern=ID_PATTERN, examples=["nova-tiles.pdf"])]
+DocumentPath = Annotated[str, Path(max_length=128, pattern=ID_PATTERN, examples=["natural-stone.pdf"])]
 JobPath = Annotated[str, Path(max_length=128, pattern=ID_PATTERN, examples=["import-2026-11"])]
 LimitParam = Annotated[int, Query(ge=1, le=500, description="Rows in a page, at most.")]
 CursorParam = Annotated[

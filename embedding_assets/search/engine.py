@@ -105,6 +105,7 @@ class _Arm:
     query: ArmQuery | None = None
     offset: float = 0.0
     """score = |query vector| * cosine - offset"""
+    encode_ms: float = 0.0
 
 
 def _exact_up_to(candidates: int, vectors: int) -> int:
@@ -258,6 +259,7 @@ class SearchEngine:
             if collection is None:
                 arm.left_out = "there are no vectors of this kind yet"
                 continue
+            started = time.perf_counter()
             try:
                 self.queries.check(arm.name, collection)
                 own = plan.own.get(arm.name)
@@ -279,6 +281,7 @@ class SearchEngine:
                 logger.warning("search: arm %s is left out: %s", arm.name, error)
                 arm.left_out = error.message
                 continue
+            arm.encode_ms = 1000 * (time.perf_counter() - started)
             # The mean of both kinds' scores is linear in the cosines, so one vector asks for both at once.
             share = 1 / len(vectors)
             combined = sum(share / scales[kind].span * vector for kind, vector in vectors.items())
@@ -442,6 +445,7 @@ def _calibrated(
             weights.get(arm.name, 0.0),
             arm.left_out if arm.name not in columns else "",
             how.get(arm.name, "") if arm.name in columns else "",
+            round(arm.encode_ms, 3),
         )
         for arm in arms
     ]
