@@ -73,6 +73,7 @@ def build(settings: Settings, database: Database) -> None:
     keys = [document.key for document in discover(settings.landing, WORKSPACE)]
     for key in keys:
         ingestor.ingest(key)
+    take_coverage(database, stages, settings.min_coverage, timedelta(days=1))
     for key in keys:
         for runner in runners:
             run_id = f"in-process:{uuid.uuid4()}"

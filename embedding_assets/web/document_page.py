@@ -17,7 +17,6 @@ from embedding_assets.settings import Settings
 from embedding_assets.store.browsing import DocumentSummary
 from embedding_assets.store.documents import coverage_by_stage
 from embedding_assets.store.failures import OpenFailure
-from embedding_assets.store.stages import VISION
 from embedding_assets.web.bars import StageView, stage_view
 from embedding_assets.web.coverage_page import about as about_document
 from embedding_assets.web.labels import STAGE_LABELS, moment

@@ -32,7 +32,7 @@ class VectorView:
 
 
 def analysis_rows(analysis: dict[str, Any] | None) -> list[AnalysisRow]:
-    """The fields that are filled, in the order of `labels.ANALYSIS_LABELS`; fields that it does not know are left out."""
+    """The fields that are filled, in the order of `labels.ANALYSIS_LABELS`; others have no place in the table."""
     if not analysis:
         return []
     rows = []

@@ -120,7 +120,7 @@ def search_by_form(
 
 def _search(known: Services, frame: Frame, form: SearchForm, image: bytes | None) -> Response:
     asked = bool(form.q.strip() or form.image_id or image)
-    values = {"answer": None, "error": None, "samples": [], "query_image": None}
+    answer, error, query_image = None, None, None
     status = 200
     workspace = frame.workspace
     with known.database.transaction() as connection:
@@ -128,20 +128,19 @@ def _search(known: Services, frame: Frame, form: SearchForm, image: bytes | None
             found = get_image(connection, workspace, form.image_id)
             if found is None:
                 raise not_found("image")
-            values["query_image"] = found.summary
-        values["samples"] = sample_images(connection, workspace, SAMPLES if not asked else 1)
-    if asked and values["samples"]:
+            query_image = found.summary
+        samples = sample_images(connection, workspace, SAMPLES if not asked else 1)
+    if asked and samples:
         try:
             result = known.search_engine.search(form.request(workspace, image))
             ids = {hit.document.document_id for hit in result.hits}
             with known.database.transaction() as connection:
                 documents = summarize_documents(connection, workspace, sorted(ids))
             more = frame.link("/", **form.query(show=min(MAX_TOP_K, form.show + FIRST)))
-            values["answer"] = answer_view(result, documents, form, more)
-        except EmbeddingAssetsError as error:
-            problem = problem_of(error)
-            status = problem.status
-            values["error"] = _shown(problem)
+            answer = answer_view(result, documents, form, more)
+        except EmbeddingAssetsError as refusal:
+            problem = problem_of(refusal)
+            status, error = problem.status, _shown(problem)
     return page(
         "search.html",
         frame,
@@ -149,10 +148,12 @@ def _search(known: Services, frame: Frame, form: SearchForm, image: bytes | None
         section="search",
         form=form,
         asked=asked,
-        uploaded=image is not None,
+        answer=answer,
+        error=error,
+        samples=samples,
+        query_image=query_image,
         profiles=PROFILE_LABELS,
         more_of=MORE_OF,
-        **values,
     )
 
 

@@ -14,7 +14,8 @@ from starlette.responses import HTMLResponse
 from embedding_assets.web import labels
 
 THUMBNAIL = 512
-"""Longer side in pixels of a thumbnail in a grid: twice what it is shown at, for dense screens; one of `ingest.thumbnail.SIDES`."""
+"""Longer side in pixels of a thumbnail in a grid: twice what it is shown at, for dense screens. One of
+`ingest.thumbnail.SIDES`."""
 
 
 @dataclass(frozen=True)
