@@ -13,6 +13,8 @@ from embedding_assets.api.auth import COOKIE, Known, Principal, Reader, Writer, 
 from embedding_assets.api.problems import Problem, not_found, problem_of
 from embedding_assets.api.services import Services
 from embedding_assets.errors import EmbeddingAssetsError
+from embedding_assets.ingest.decode import check_byte_size
+from embedding_assets.ingest.limits import IngestLimits
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import stages_in_use
 from embedding_assets.pipeline.coverage_report import SHOWN_HISTORY
@@ -111,8 +113,10 @@ def search_by_form(
 ) -> Response:
     """The form as it is sent: an uploaded image is searched by at once, the rest has an address of its own."""
     frame = _frame(request, known, who, workspace_id)
-    form = SearchForm(q, image_id, arm, profile, document_id, show)
-    content = b"" if image is None or isinstance(image, str) else image.file.read()
+    # A profile takes the place of the one arm.
+    form = SearchForm(q, image_id, arm if profile == AUTO else "", profile, document_id, show)
+    most = known.settings.max_image_bytes
+    content = b"" if image is None or isinstance(image, str) else image.file.read(most + 1)
     if not content:
         return RedirectResponse(frame.link("/", **form.query()), status_code=303)
     return _search(known, frame, form, content)
@@ -129,9 +133,14 @@ def _search(known: Services, frame: Frame, form: SearchForm, image: bytes | None
             if found is None:
                 raise not_found("image")
             query_image = found.summary
-        samples = sample_images(connection, workspace, SAMPLES if not asked else 1)
+        scope = summarize_documents(connection, workspace, [form.document_id]).get(form.document_id)
+        if form.document_id and scope is None:
+            raise not_found("document")
+        samples = sample_images(connection, workspace, SAMPLES if not asked else 1, form.document_id or None)
     if asked and samples:
         try:
+            if image is not None:
+                check_byte_size(len(image), IngestLimits.from_settings(known.settings))
             result = known.search_engine.search(form.request(workspace, image))
             ids = {hit.document.document_id for hit in result.hits}
             with known.database.transaction() as connection:
@@ -152,6 +161,7 @@ def _search(known: Services, frame: Frame, form: SearchForm, image: bytes | None
         error=error,
         samples=samples,
         query_image=query_image,
+        document_title=scope.title or form.document_id if scope else "",
         profiles=PROFILE_LABELS,
         more_of=MORE_OF,
     )

@@ -5,6 +5,7 @@ const BUSY_MS = 1500; // between looks while something is to do
 const IDLE_MS = 15000; // and otherwise
 const AFTER_RETRY_MS = 180000; // a run takes its time to begin
 
+const LISTS = ["failures", "images"];
 const SVG = "http://www.w3.org/2000/svg";
 
 export function watchDocument(live) {
@@ -50,14 +51,13 @@ export function watchDocument(live) {
         open = progress.open;
         if (progress.stamp !== stamp) {
           draw(progress.stages);
-          const { page } = await fetchPage(location.href);
-          // Whoever is about to press a button in a list keeps it until they have moved on.
-          for (const id of ["failures", "images"]) {
-            if (!document.getElementById(id).contains(document.activeElement)) swap(id, page);
-            else busyUntil = Math.max(busyUntil, Date.now() + 2 * BUSY_MS);
+          // Whoever is about to press something in a list keeps it until they have moved on.
+          if (LISTS.some((id) => document.getElementById(id).contains(document.activeElement))) {
+            busyUntil = Math.max(busyUntil, Date.now() + 2 * BUSY_MS);
+          } else {
+            const { page } = await fetchPage(location.href);
+            if (LISTS.map((id) => swap(id, page)).every(Boolean)) stamp = progress.stamp;
           }
-          const kept = ["failures", "images"].some((id) => document.getElementById(id).contains(document.activeElement));
-          if (!kept) stamp = progress.stamp;
         }
       }
     } catch (error) {
@@ -78,6 +78,7 @@ export function watchDocument(live) {
     if (notice) swap("notice", page);
     else if (trouble) document.getElementById("notice").replaceChildren(document.adoptNode(trouble));
     if (trouble) button.disabled = false;
+    document.getElementById("notice").focus();
     busyUntil = Date.now() + AFTER_RETRY_MS;
     look();
   });

@@ -9,6 +9,8 @@ export function enhanceSearch(form) {
   const picker = form.elements.image;
   let asking = null; // the request under way: a newer one takes its place
 
+  const here = () => location.pathname + location.search;
+  let shownHere = here();
   const results = () => document.getElementById("results");
 
   async function ask(url, options, { push }) {
@@ -25,7 +27,8 @@ export function enhanceSearch(form) {
       if (page.getElementById("results")) swap("results", page);
       else old.replaceChildren(...page.querySelectorAll("main > .state"));
       document.title = page.title;
-      if (push) history.pushState({ search: true }, "", shown);
+      if (push) history.pushState(null, "", shown);
+      shownHere = here();
       return true;
     } catch (error) {
       if (error.name === "AbortError") return false;
@@ -48,6 +51,10 @@ export function enhanceSearch(form) {
     return query.size ? `/?${query}` : "/";
   }
 
+  function asksSomething() {
+    return Boolean(text.value.trim() || hasImage() || form.elements.image_id);
+  }
+
   function hasImage() {
     return picker.files.length > 0;
   }
@@ -63,13 +70,25 @@ export function enhanceSearch(form) {
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const nothing = !text.value.trim() && !hasImage() && !form.elements.image_id;
-    if (nothing) text.focus();
-    else submit();
+    if (asksSomething()) submit();
+    else text.focus();
   });
 
   form.addEventListener("change", (event) => {
-    if (event.target.name === "profile" && (text.value.trim() || hasImage() || form.elements.image_id)) submit();
+    if (event.target.name !== "profile") return;
+    form.elements.arm?.remove(); // a profile takes the place of the one arm
+    if (asksSomething()) submit();
+  });
+
+  // What the box holds besides words is taken out without losing the words.
+  box.addEventListener("click", (event) => {
+    const out = event.target.closest("a.drop-it");
+    if (!out || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    out.closest(".by-image").remove();
+    text.focus();
+    if (asksSomething()) submit();
+    else location.assign(address());
   });
 
   // -- the image --------------------------------------------------------------------------------------------------
@@ -166,6 +185,8 @@ export function enhanceSearch(form) {
     if (good) document.querySelectorAll("#hits > .hit")[shown]?.querySelector("a")?.focus();
   });
 
-  // Back and forward show what the address says.
-  window.addEventListener("popstate", () => location.reload());
+  // Back and forward show what the address says; a jump within the page changes nothing.
+  window.addEventListener("popstate", () => {
+    if (here() !== shownHere) location.reload();
+  });
 }
