@@ -17,8 +17,10 @@ from embedding_assets.api.services import Services
 from embedding_assets.encoders.aspects import SubspaceMethod
 from embedding_assets.errors import PermanentError
 from embedding_assets.keys import DocumentKey
+from embedding_assets.pipeline.assembly import UNDERSTANDING_TEMPLATE
 from embedding_assets.pipeline.jobs import QueuedRuns
 from embedding_assets.pipeline.service import ImageEmbeddingService
+from embedding_assets.pipeline.texts import NEARBY_TEMPLATE
 from embedding_assets.search.engine import SearchEngine
 from embedding_assets.search.queries import QueryEncoder
 from embedding_assets.settings import Settings, load_settings
@@ -103,7 +105,10 @@ class Site:
         self.images: dict[str, list[uuid.UUID]] = {}
 
     def engine(self) -> SearchEngine:
-        texts = {"text": TextsEmbedder("nearby"), "understanding": TextsEmbedder("analysis")}
+        texts = {
+            "text": TextsEmbedder(NEARBY_TEMPLATE),
+            "understanding": TextsEmbedder(UNDERSTANDING_TEMPLATE),
+        }
         return SearchEngine(self.database, QueryEncoder(self.project.encoder, texts, SubspaceMethod()))
 
     def embedding(self) -> ImageEmbeddingService:
