@@ -25,6 +25,7 @@ from embedding_assets.errors import SettingsError
 from embedding_assets.keys import DocumentKey
 from embedding_assets.settings import PREFIX, Settings
 from embedding_assets.store.api_keys import ALL_WORKSPACES, ROLES, ApiKey, Role, any_key, find_key
+from embedding_assets.store.database import Database
 from embedding_assets.store.documents import list_workspaces
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_may_listen(settings: Settings, known: Services) -> bool:
+def check_may_listen(settings: Settings, database: Database) -> bool:
     """Whether the server will run open; to be asked before it listens.
 
     Raises:
         SettingsError: the address is not loopback and no key was ever made.
     """
-    with known.database.transaction() as connection:
+    with database.transaction() as connection:
         keys = any_key(connection)
     if not keys and not is_loopback(settings.api_host):
         raise SettingsError(

@@ -128,6 +128,8 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _of_http(error: HTTPException) -> Problem:
+    if error.status_code == 400 and isinstance(error.__cause__, UnicodeDecodeError):
+        return Problem(400, "the body is no text: expected JSON in UTF-8")
     return Problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
 

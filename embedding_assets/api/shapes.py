@@ -86,7 +86,6 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "No key, or none that is good.",
         403: "The key's role does not allow it, or a browser sent the request for another site.",
         404: "It is not there, or the key may not see it.",
-        406: "The answer can't be given in that form.",
         409: "The job id was used for another request.",
         413: "The request is larger than allowed.",
         415: "The body is of another kind than expected.",

@@ -41,23 +41,33 @@ def api_url(settings: Settings) -> str:
     return f"http://{host}:{settings.api_port}"
 
 
+def check_can_serve(settings: Settings) -> bool:
+    """Whether the server will ask for no key; to be asked before it is started.
+
+    Raises:
+        SettingsError: others can reach the address, and there is no key.
+        FatalError: the port is taken.
+    """
+    from embedding_assets.api.auth import check_may_listen
+
+    is_open = check_may_listen(settings, open_database(settings))
+    check_port_free(settings.api_host, settings.api_port, f"{PREFIX}API_PORT")
+    return is_open
+
+
 def serve() -> None:
     """Run the HTTP API and its page on this terminal; Ctrl-C stops it."""
     import uvicorn
 
     from embedding_assets.api.app import create_app
-    from embedding_assets.api.auth import check_may_listen
-    from embedding_assets.api.services import Services
 
     settings = load_settings()
-    services = Services(settings)
-    is_open = check_may_listen(settings, services)
-    check_port_free(settings.api_host, settings.api_port, f"{PREFIX}API_PORT")
+    is_open = check_can_serve(settings)
     out.print(f"API and page: {api_url(settings)}  (Ctrl-C stops it)", highlight=False)
     if is_open:
         out.print(OPEN, highlight=False)
     uvicorn.run(
-        create_app(settings, services=services),
+        create_app(settings),
         host=settings.api_host,
         port=settings.api_port,
         workers=1,

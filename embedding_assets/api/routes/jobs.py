@@ -41,7 +41,7 @@ from embedding_assets.store.jobs import JobRow, page_of_jobs
 
 logger = logging.getLogger(__name__)
 
-router = APIRouter(tags=["jobs"], responses=problems(404, 409))
+router = APIRouter(tags=["jobs"], responses=problems(400, 404, 409))
 
 MAX_IMAGES = 10_000
 """Images in one posted list, and ids in one request."""

@@ -128,7 +128,7 @@ _FORM_FIELDS: dict[str, Any] = {
     "/api/search",
     response_model=SearchAnswer,
     response_model_exclude_none=False,
-    responses=problems(404, 415),
+    responses=problems(400, 404, 415),
     openapi_extra={
         "requestBody": {
             "required": True,
