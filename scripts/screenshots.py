@@ -44,7 +44,7 @@ from embedding_assets.store.database import Database, open_database
 
 WORKSPACE = "demo"
 WIDTH, HEIGHT = 1200, 800
-COLOURS = 160
+COLOURS = 200
 """Colours of a picture's palette: more make the files larger than 200 kB."""
 
 FLAGS = (
@@ -127,6 +127,7 @@ def take(browser: Browser, address: str, folder: Path, *, everything: bool) -> N
         "coverage": "/coverage",
     }
     for name, path in pages.items():
+        page.set_viewport_size({"width": WIDTH, "height": 1000 if name == "coverage" else HEIGHT})
         page.goto(address + path)
         save(page, folder / f"{name}.png")
     if not everything:
