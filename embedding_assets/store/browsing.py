@@ -128,15 +128,18 @@ def list_images(
     return sorted((_summary(row) for row in rows), key=lambda image: (image.index, image.image_id))
 
 
-def sample_images(connection: Connection, workspace_id: str, limit: int) -> list[ImageSummary]:
-    """Some embedded images of a workspace, of all its documents: always the same ones while they are there."""
+def sample_images(
+    connection: Connection, workspace_id: str, limit: int, document_id: str | None = None
+) -> list[ImageSummary]:
+    """Some embedded images of a workspace, of all its documents or of one: always the same while they are there."""
     rows = connection.execute(
         text(
             f"SELECT {_SUMMARY}, ARRAY[]::text[] AS failed FROM document_images i "
             "WHERE i.workspace_id = :workspace AND i.has_slig_embedding AND i.status = 'ready' "
+            f"{'' if document_id is None else 'AND i.document_id = :document '}"
             "ORDER BY i.content_hash, i.id LIMIT :limit"  # hashes are as good as drawn
         ),
-        {"workspace": workspace_id, "limit": limit},
+        {"workspace": workspace_id, "limit": limit, "document": document_id},
     ).all()
     return [_summary(row) for row in rows]
 

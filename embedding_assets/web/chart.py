@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from embedding_assets.store.coverage_history import CoverageTotal
 
-WIDTH, HEIGHT = 560, 190
+WIDTH = 560
+LINES_HEIGHT, COLUMNS_HEIGHT = 168, 104
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 10, 24
 """Margins around the plot, for the labels of its axes; all in the picture's own units."""
 
@@ -52,11 +53,10 @@ class Chart:
     columns: tuple[Column, ...]
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
+    height: int
     width: int = WIDTH
-    height: int = HEIGHT
     left: int = LEFT
     right: int = WIDTH - RIGHT
-    floor: int = HEIGHT - BOTTOM
 
 
 History = Mapping[str, Sequence[tuple[datetime, CoverageTotal]]]
@@ -74,15 +74,15 @@ def coverage_chart(history: History) -> Chart | None:
         Line(
             stage,
             " ".join(
-                f"{_across(when, span):.1f},{_up((total.ratio - bottom) / (1 - bottom)):.1f}"
+                f"{_across(when, span):.1f},{_up((total.ratio - bottom) / (1 - bottom), LINES_HEIGHT):.1f}"
                 for when, total in points
             ),
         )
         for stage, points in history.items()
     )
     marks = [bottom, (1 + bottom) / 2, 1.0]
-    up = tuple(Tick(_up((m - bottom) / (1 - bottom)), f"{100 * m:.0f} %") for m in marks)
-    return Chart(lines, (), _time_ticks(span), up)
+    up = tuple(Tick(_up((m - bottom) / (1 - bottom), LINES_HEIGHT), f"{100 * m:.0f} %") for m in marks)
+    return Chart(lines, (), _time_ticks(span), up, LINES_HEIGHT)
 
 
 def throughput_chart(history: History, stage: str) -> Chart | None:
@@ -97,19 +97,21 @@ def throughput_chart(history: History, stage: str) -> Chart | None:
         place = min(COLUMNS - 1, int((after[0] - span[0]) / step))
         done[place] += max(0, after[1].embedded - before[1].embedded)
     most = max(done) or 1
+    floor = _up(0, COLUMNS_HEIGHT)
     width = (WIDTH - LEFT - RIGHT) / COLUMNS
     columns = tuple(
         Column(
             x=round(LEFT + n * width + 1, 1),
-            y=round(_up(images / most), 1),
+            y=round(_up(images / most, COLUMNS_HEIGHT), 1),
             width=round(width - 2, 1),
-            height=round(_up(0) - _up(images / most), 1),
+            height=round(floor - _up(images / most, COLUMNS_HEIGHT), 1),
             label=f"{images} images until {span[0] + (n + 1) * step:%Y-%m-%d %H:%M}",
         )
         for n, images in enumerate(done)
         if images
     )
-    return Chart((), columns, _time_ticks(span), (Tick(_up(0), "0"), Tick(_up(1), f"{most}")))
+    up = (Tick(floor, "0"), Tick(_up(1, COLUMNS_HEIGHT), f"{most}"))
+    return Chart((), columns, _time_ticks(span), up, COLUMNS_HEIGHT)
 
 
 def _span(history: History) -> tuple[datetime, datetime] | None:
@@ -123,8 +125,8 @@ def _across(when: datetime, span: tuple[datetime, datetime]) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * ((when - span[0]) / (span[1] - span[0]))
 
 
-def _up(share: float) -> float:
-    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
+def _up(share: float, height: int) -> float:
+    return height - BOTTOM - (height - TOP - BOTTOM) * share
 
 
 def _time_ticks(span: tuple[datetime, datetime]) -> tuple[Tick, ...]:

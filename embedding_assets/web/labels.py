@@ -97,3 +97,10 @@ def size(values: int | None) -> str:
     if values < 1000:
         return f"{values} bytes"
     return f"{values / 1000:.0f} kB" if values < 1_000_000 else f"{values / 1_000_000:.1f} MB"
+
+
+def score(value: float | None) -> str:
+    """A calibrated score; a dash where there is none."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")

@@ -18,6 +18,7 @@ from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.store import (
     analyses,
+    browsing,
     consistency,
     coverage_history,
     document_stages,
@@ -137,6 +138,10 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "remove_documents": lambda t: removal.remove_documents(t.connection, [OURS]),
     "landing_hashes": lambda t: landed.landing_hashes(t.connection, [OURS]),
     "forget_landed": lambda t: landed.forget_landed(t.connection, [OURS]),
+    "summarize_documents": lambda t: browsing.summarize_documents(t.connection, "shop", ["doc"]),
+    "list_images": lambda t: browsing.list_images(t.connection, OURS),
+    "sample_images": lambda t: browsing.sample_images(t.connection, "shop", 100),
+    "get_image": lambda t: [browsing.get_image(t.connection, "shop", i) for i in t.all_ids],
     "nearest": lambda t: vectors.nearest(t.connection, "shop", t.collection, np.ones(8, np.float32), 100),
 }
 
@@ -178,6 +183,7 @@ NOT_OF_A_WORKSPACE = {
 
 MODULES = (
     analyses,
+    browsing,
     consistency,
     coverage_history,
     document_stages,
