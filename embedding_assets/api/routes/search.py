@@ -15,6 +15,7 @@ from embedding_assets.api.auth import Known, Principal, Reader, workspace_for
 from embedding_assets.api.problems import Problem, ProblemError, not_found, problem
 from embedding_assets.api.services import Services
 from embedding_assets.api.shapes import IdText, Shape, problems
+from embedding_assets.errors import PermanentError
 from embedding_assets.search.request import MAX_QUERY_CHARACTERS, MAX_TOP_K, Fusion, SearchRequest
 from embedding_assets.search.result import SearchResult
 from embedding_assets.store.browsing import get_image
@@ -167,9 +168,7 @@ def _search(
 ) -> dict[str, Any]:
     workspace = workspace_for(who, known, body.workspace_id)
     if body.image_id is not None:
-        with known.database.transaction() as connection:
-            if get_image(connection, workspace, body.image_id) is None:
-                raise not_found("image")
+        _check_is_there(known, workspace, body.image_id)
     wanted = SearchRequest(
         workspace,
         text=body.text,
@@ -186,9 +185,20 @@ def _search(
         fusion=body.fusion,
         diversity=body.diversity,
     )
-    result = known.search_engine.search(wanted)
+    try:
+        result = known.search_engine.search(wanted)
+    except PermanentError:
+        if body.image_id is not None:  # it may have been removed since it was looked for
+            _check_is_there(known, workspace, body.image_id)
+        raise
     request.app.state.metrics.observe_search(result)
     return answer_of(result, explain=body.explain)
+
+
+def _check_is_there(known: Services, workspace: str, image_id: uuid.UUID) -> None:
+    with known.database.transaction() as connection:
+        if get_image(connection, workspace, image_id) is None:
+            raise not_found("image")
 
 
 def answer_of(result: SearchResult, *, explain: bool) -> dict[str, Any]:
