@@ -260,6 +260,17 @@ class Settings(BaseSettings):
     # -- services --------------------------------------------------------------------------------------------
     dagster_host: str = Field("127.0.0.1", description="Address that the Dagster UI listens on.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI.")
+    api_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address that the API and its page listen on."
+    )
+    api_port: int = Field(8000, ge=1, le=65535, description="Port of the API and its page.")
+    api_requests_per_minute: int = Field(
+        1200, ge=0, le=1_000_000, description="Requests a minute that each API key may send; 0: no limit."
+    )
+    api_max_body_mb: int = Field(
+        80, ge=1, le=4096, description="A larger request is refused (MiB), uploads included."
+    )
+    api_timeout_s: float = Field(60.0, gt=0, le=3600, description="Seconds that one request may take.")
     asset_owners: TextList = Field(
         ["team:catalogue"],
         description="Who owns the assets, as the Dagster UI shows it: e-mail addresses or `team:name`.",

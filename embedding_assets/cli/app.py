@@ -21,6 +21,7 @@ from embedding_assets.cli import (
     removal,
     search,
     services,
+    serving,
 )
 from embedding_assets.cli.output import err, print_error
 from embedding_assets.errors import EmbeddingAssetsError, SettingsError
@@ -73,6 +74,7 @@ documents.register(app)
 search.register(app)
 evaluation.register(app)
 services.register(app)
+serving.register(app)
 backfill.register(app)
 indexes.register(app)
 maintenance.register(app)

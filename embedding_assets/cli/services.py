@@ -10,6 +10,7 @@ import typer
 
 from embedding_assets.cli.demonstration import run_demo
 from embedding_assets.cli.output import err, out, print_json
+from embedding_assets.cli.serving import check_can_serve
 from embedding_assets.deploy.health import Status, examine
 from embedding_assets.deploy.instance import dagster_environment
 from embedding_assets.deploy.supervisor import Service, check_port_free, run_services
@@ -30,9 +31,10 @@ def register(app: typer.Typer) -> None:
 
 
 def up() -> None:
-    """Run the database, the Dagster UI and its daemon on this terminal; Ctrl-C stops them all."""
+    """Run the database, the Dagster UI, its daemon and the API with its page; Ctrl-C stops them all."""
     settings = load_settings()
     check_port_free(settings.dagster_host, settings.dagster_port, f"{PREFIX}DAGSTER_PORT")
+    check_can_serve(settings)
     environment = dagster_environment(settings)
     workspace = ("-w", str(files("embedding_assets.deploy").joinpath("workspace.yaml")))
     services = [
@@ -46,6 +48,7 @@ def up() -> None:
             environment,
         ),
         Service("dagster-daemon", [sys.executable, "-m", "dagster._daemon", "run", *workspace], environment),
+        Service("api", [sys.executable, "-m", "embedding_assets.cli", "serve"], environment),
     ]
     out.print(
         f"Dagster UI: http://{settings.dagster_host}:{settings.dagster_port}  (Ctrl-C stops everything)"

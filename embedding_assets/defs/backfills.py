@@ -7,6 +7,7 @@ the UI: ranges of partitions, at most `documents_per_run` of them each, gaps lef
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
@@ -27,12 +28,14 @@ def submit_backfill(
     *,
     title: str,
     tags: Mapping[str, str] | None = None,
+    run_config: Mapping[str, Any] | None = None,
 ) -> str:
     """Asks the daemon for a backfill; registers partitions that are missing.
 
     Args:
         targets: for each asset, the documents to materialize.
         title: shown in the UI.
+        run_config: of every run; may configure only ops of assets that each run holds.
 
     Returns:
         The backfill's id.
@@ -53,7 +56,7 @@ def submit_backfill(
             asset_graph_subset=subset,
             title=title,
             description=None,
-            run_config=None,
+            run_config=run_config,
         )
     )
     return backfill_id

@@ -24,7 +24,7 @@ from embedding_assets.pipeline.stage_runner import AnyRunner
 from embedding_assets.pipeline.verification import verify_documents
 from embedding_assets.settings import Settings, load_settings
 from embedding_assets.store.database import open_database
-from embedding_assets.store.failures import open_failures
+from embedding_assets.store.failures import OpenFailure, open_failures
 from embedding_assets.store.stages import UNDERSTANDING
 
 logger = logging.getLogger(__name__)
@@ -136,19 +136,7 @@ class ImageEmbeddingService:
         (outcome,) = verify_documents(self.ingestor.database, [key], FLAG, STAGE, minimum=0.0)
         with self.ingestor.database.transaction() as connection:
             failures = open_failures(connection, workspace_id, document_id)
-        failed = [
-            {
-                "index": failure.index,
-                "image_id": str(failure.image_id) if failure.image_id else None,
-                "path": failure.path,
-                "page_number": failure.page_number,
-                "error": failure.message,
-                "error_class": failure.error_class,
-                "stage": failure.stage,
-                "attempts": failure.attempts,
-            }
-            for failure in failures
-        ]
+        failed = [failed_image(failure) for failure in failures]
         logger.info(
             "%s: %d images saved, %d embeddings generated, %d failed, coverage %.1f %%",
             key,
@@ -214,3 +202,17 @@ class ImageEmbeddingService:
             if failure.image_id == image_id and failure.stage == STAGE:
                 return True, False, f"not tried: it failed for good in an earlier run ({failure.message})"
         return True, image_id not in read_checkpoint(self.ingestor.database, key, FLAG, STAGE).missing, None
+
+
+def failed_image(failure: OpenFailure) -> dict[str, Any]:
+    """A failure as the callers of this service know it: an entry of `failed_images`."""
+    return {
+        "index": failure.index,
+        "image_id": str(failure.image_id) if failure.image_id else None,
+        "path": failure.path,
+        "page_number": failure.page_number,
+        "error": failure.message,
+        "error_class": failure.error_class,
+        "stage": failure.stage,
+        "attempts": failure.attempts,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,7 @@ class Arm:
         left_out: why it is left out; "" while it is not.
         query: what is asked; None where it is left out.
         offset: calibrated score = |query.vector| * cosine - offset.
+        encode_ms: milliseconds that its query vector took, its calibration included.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Arm:
     left_out: str = ""
     query: ArmQuery | None = None
     offset: float = 0.0
+    encode_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ def ask(
         if collection is None:
             arm.left_out = "there are no vectors of this kind yet"
             continue
+        started = time.perf_counter()
         try:
             queries.check(arm.name, collection)
             vectors: dict[str, Vectors] = {}
@@ -182,6 +186,7 @@ def ask(
             logger.warning("search: arm %s is left out: %s", arm.name, error)
             arm.left_out = error.message
             continue
+        arm.encode_ms = round(1000 * (time.perf_counter() - started), 3)
         notes += [note for _, note in scales.values() if note]
         vector, arm.offset = combine([(vectors[kind], scale) for kind, (scale, _) in scales.items()])
         arm.query = ArmQuery(arm.name, collection, vector, snapshot.indexes.get(collection.table))

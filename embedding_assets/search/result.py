@@ -69,6 +69,7 @@ class ArmReport:
         weight: its weight in this search: 0 where it was left out, and the others' grow so that they sum to 1.
         left_out: why it was left out; "" where it was used.
         how: how its candidates were found: "exact", "index", "codes", or "" where it was left out.
+        encode_ms: milliseconds that its query vector took, its calibration included; 0 where there was none.
     """
 
     arm: str
@@ -76,6 +77,7 @@ class ArmReport:
     weight: float
     left_out: str = ""
     how: str = ""
+    encode_ms: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
@@ -85,6 +87,7 @@ class ArmReport:
             "weight": self.weight,
             "left_out": self.left_out,
             "how": self.how,
+            "encode_ms": self.encode_ms,
         }
 
 

@@ -186,3 +186,17 @@ def count_analysed_without_vector(connection: Connection, workspace_id: str, doc
             text(f"SELECT count(*) {_WITHOUT_VECTOR}"), {"workspace": workspace_id, "document": document_id}
         ).scalar_one()
     )
+
+
+def documents_to_understand(
+    connection: Connection, workspace_id: str, document_id: str | None = None
+) -> dict[str, int]:
+    """Document id -> how many of its images have an analysis and no vector of it; only documents with such images."""
+    rows = connection.execute(
+        text(
+            f"SELECT i.document_id, count(*) AS images {_WITHOUT_VECTOR} "
+            "GROUP BY i.document_id ORDER BY i.document_id"
+        ),
+        {"workspace": workspace_id, "document": document_id},
+    ).all()
+    return {row.document_id: row.images for row in rows}

@@ -5,7 +5,7 @@ Handing every document over one by one takes a program with many objects in memo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,6 +44,24 @@ class CoverageTotal:
 
     def __add__(self, other: CoverageTotal) -> CoverageTotal:
         return CoverageTotal(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+
+def total_coverage(rows: Iterable[Coverage], minimum: float) -> CoverageTotal:
+    """Adds up documents that have been read already.
+
+    Args:
+        minimum: coverage that a document needs to be complete, 0 to 1.
+    """
+    documents = complete = images = embedded = skipped = rejected = missing = 0
+    for row in rows:
+        documents += 1
+        complete += row.is_complete(minimum)
+        images += row.total
+        embedded += row.embedded
+        skipped += row.skipped
+        rejected += row.rejected
+        missing += row.missing
+    return CoverageTotal(documents, complete, images, embedded, skipped, rejected, missing)
 
 
 def coverage_totals(

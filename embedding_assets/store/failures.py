@@ -167,7 +167,7 @@ def open_failures(
         ),
         {"workspace": workspace_id, "document": document_id, "limit": limit},
     ).all()
-    return [_to_open_failure(row) for row in rows]
+    return [to_open_failure(row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -205,10 +205,11 @@ def failures_of_run(connection: Connection, run_id: str, limit: int = 5) -> RunF
         ),
         {"run": run_id, "limit": limit},
     ).all()
-    return RunFailures({row[0]: row[1] for row in counts}, tuple(_to_open_failure(row) for row in rows))
+    return RunFailures({row[0]: row[1] for row in counts}, tuple(to_open_failure(row) for row in rows))
 
 
-def _to_open_failure(row: Any) -> OpenFailure:
+def to_open_failure(row: Any) -> OpenFailure:
+    """The failure that a row of embedding_failures, with its image's columns, stands for."""
     return OpenFailure(
         key=DocumentKey(row.workspace_id, row.document_id),
         image_id=row.image_id,

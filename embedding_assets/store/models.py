@@ -25,7 +25,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 FLAGS = {
@@ -354,3 +354,56 @@ class LandedDocument(Base):
     missing_since: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True), comment="when it was first not found any more"
     )
+
+
+class ApiKeyRow(Base):
+    """A key of the API: its hash, and what it may do where."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (CheckConstraint("role IN ('reader', 'writer', 'admin')", name="role"),)
+
+    key_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    key_hash: Mapped[bytes] = mapped_column(LargeBinary, comment="SHA-256 of the secret part")
+    role: Mapped[str] = mapped_column(Text)
+    workspaces: Mapped[list[str]] = mapped_column(
+        ARRAY(Text), comment="where it is good; * alone: everywhere"
+    )
+    created_at: Mapped[datetime] = _now()
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class Job(Base):
+    """Work that somebody asked for through the API, and how it is going."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("state IN ('queued', 'running', 'done', 'failed')", name="state"),
+        CheckConstraint("mode IN ('run', 'inline')", name="mode"),
+        Index("ix_jobs_created_at", "workspace_id", "created_at"),
+    )
+
+    workspace_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    job_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, comment="save_images, understanding, regenerate, ...")
+    mode: Mapped[str] = mapped_column(Text, comment="run: by Dagster; inline: by the server itself")
+    state: Mapped[str] = mapped_column(Text)
+    request_hash: Mapped[str] = mapped_column(
+        Text, comment="of what was asked for: the same again is no new job"
+    )
+    document_ids: Mapped[list[str] | None] = mapped_column(
+        ARRAY(Text), comment="the documents it works on; null: the whole workspace"
+    )
+    stages: Mapped[list[str]] = mapped_column(ARRAY(Text), comment="the stages it runs")
+    counts: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, comment="what was found to do when it was asked for"
+    )
+    result: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="what came of it; null until it ended"
+    )
+    error: Mapped[str | None] = mapped_column(Text)
+    backfill_id: Mapped[str | None] = mapped_column(Text, comment="the Dagster backfill that carries it out")
+    created_by: Mapped[str] = mapped_column(Text, comment="id of the key; empty where the server ran open")
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -236,10 +236,13 @@ def count_scope(connection: Connection, scope: Scope, most: int) -> int:
 
 
 def begin_search(connection: Connection, timeout_s: float, ef_search: int) -> None:
-    """Makes the transaction read-only and bounded, and sets how the indexes are walked; all ends with it."""
+    """Makes the transaction read-only and bounded, and sets how the indexes are walked; all ends with it.
+
+    All statements see the same rows: an image that is removed between two of them is still described.
+    """
     connection.execute(
         text(
-            "SET TRANSACTION READ ONLY; "
+            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
             "SELECT set_config('statement_timeout', :timeout, true), set_config('hnsw.ef_search', :ef, true), "
             "set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('jit', 'off', true)"
         ),

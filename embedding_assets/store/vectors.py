@@ -10,6 +10,7 @@ import io
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import psycopg2
@@ -329,11 +330,19 @@ def drop_unflagged(
 
 
 def forget_vectors(
-    connection: Connection, key: DocumentKey, collections: Sequence[Collection], *, stage: str
+    connection: Connection,
+    key: DocumentKey,
+    collections: Sequence[Collection],
+    *,
+    stage: str,
+    image_ids: Sequence[uuid.UUID] | None = None,
 ) -> int:
     """Removes all vectors that a document has in some collections, with their flags: its images are due again.
 
     What the stage had left out (`stage_skips`) is due again too.
+
+    Args:
+        image_ids: only those of these images; None for all.
 
     Returns:
         How many images lost a flag.
@@ -342,7 +351,14 @@ def forget_vectors(
         return 0
     flags = [collection.flag for collection in collections]
     where = "i.workspace_id = :workspace AND i.document_id = :document"
-    parameters = {"workspace": key.workspace_id, "document": key.document_id, "stage": stage}
+    parameters: dict[str, Any] = {
+        "workspace": key.workspace_id,
+        "document": key.document_id,
+        "stage": stage,
+    }
+    if image_ids is not None:
+        where += " AND i.id = ANY(CAST(:images AS uuid[]))"
+        parameters["images"] = [str(i) for i in image_ids]
     ids = (
         connection.execute(
             text(f"SELECT i.id FROM document_images i WHERE {where} ORDER BY i.id FOR NO KEY UPDATE"),

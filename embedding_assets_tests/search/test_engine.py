@@ -585,6 +585,21 @@ def test_a_search_reads_only_and_ends_in_time(corpus: Corpus) -> None:
             corpus.engine(timeout_s=0.2).search(SearchRequest("shop", text="blue"))
 
 
+def test_an_image_that_is_removed_during_a_search_is_described_all_the_same(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, _ = corpus.fill("shop/doc", 5)
+    described = engine_module.describe
+
+    def after_removal(*arguments: Any) -> Any:
+        with corpus.database.transaction() as connection:
+            connection.execute(text("DELETE FROM document_images"))
+        return described(*arguments)
+
+    monkeypatch.setattr(engine_module, "describe", after_removal)
+    assert set(found(corpus.engine().search(SearchRequest("shop", text="grey")))) == set(ids)
+
+
 def test_fewer_candidates_than_a_hundred_are_refused(corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="at least 100"):
         corpus.engine(candidates=50)

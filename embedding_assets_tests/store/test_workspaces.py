@@ -18,6 +18,7 @@ from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.store import (
     analyses,
+    browsing,
     calibrations,
     consistency,
     coverage_history,
@@ -156,6 +157,10 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "holders_of_codes": lambda t: search.holders_of_codes(t.connection, search.Scope("shop"), ["r10"], 100),
     "describe_hits": lambda t: search.describe_hits(t.connection, "shop", t.all_ids),
     "vectors_of_images": lambda t: search.vectors_of_images(t.connection, "shop", t.all_ids, t.collection),
+    "summarize_documents": lambda t: browsing.summarize_documents(t.connection, "shop", ["doc"]),
+    "list_images": lambda t: browsing.list_images(t.connection, OURS),
+    "sample_images": lambda t: browsing.sample_images(t.connection, "shop", 100),
+    "get_image": lambda t: [browsing.get_image(t.connection, "shop", i) for i in t.all_ids],
 }
 
 NOT_OF_A_WORKSPACE = {
@@ -181,6 +186,7 @@ NOT_OF_A_WORKSPACE = {
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
     "forget_coverage": "maintenance, and says so",
     "coverage_sql": "touches no database",
+    "total_coverage": "touches no database",
     "coverage_parameters": "touches no database",
     "read_coverage_rows": "touches no database",
     "find_drift": "maintenance, and says so",
@@ -207,6 +213,7 @@ NOT_OF_A_WORKSPACE = {
 
 MODULES = (
     analyses,
+    browsing,
     consistency,
     coverage_history,
     coverage_totals,
