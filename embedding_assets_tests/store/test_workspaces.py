@@ -120,6 +120,7 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "analysed_without_vector": lambda t: analyses.analysed_without_vector(
         t.connection, "shop", None, None, 100
     ),
+    "documents_to_understand": lambda t: analyses.documents_to_understand(t.connection, "shop"),
     "count_analysed_without_vector": lambda t: analyses.count_analysed_without_vector(
         t.connection, "shop", None
     ),
@@ -165,6 +166,7 @@ CALLS: dict[str, Callable[[Two], Any]] = {
 
 NOT_OF_A_WORKSPACE = {
     "parse_filters": "touches no database",
+    "to_open_failure": "touches no database",
     "scope_sql": "touches no database",
     "codes_in": "reads nothing but the text it is given",
     "begin_search": "reads nothing",
