@@ -15,7 +15,9 @@ def empty(database: Database) -> None:
     """Removes every document, image, failure, space, collection and all history."""
     with database.transaction() as connection:
         connection.execute(
-            text("TRUNCATE documents, embedding_spaces, coverage_history, landed_documents, jobs, api_keys CASCADE")
+            text(
+                "TRUNCATE documents, embedding_spaces, coverage_history, landed_documents, jobs, api_keys CASCADE"
+            )
         )
         tables = connection.execute(
             text("SELECT tablename FROM pg_tables WHERE schemaname = 'vecs'")
