@@ -21,12 +21,8 @@ from embedding_assets.web.bars import StageView, stage_view
 from embedding_assets.web.coverage_page import about as about_document
 from embedding_assets.web.labels import STAGE_LABELS, moment
 
-NOTICES = {
-    "": "",
-    "retrying": "Trying again. What the run embeds shows here as it goes.",
-    "waiting": "The run waits: no daemon is there to start it. Start one with: embedding-assets up",
-}
-"""What is said after a redirect, by the address's `notice`."""
+RETRYING, WAITING = "retrying", "waiting"
+"""What a retry came to, as the `notice` of the address that is shown then."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,16 @@ def read_progress(
         open=any(row.missing or not row.ingested for row in rows.values()),
         stamp="-".join([*parts, str(len(failures)), seen.isoformat() if seen else ""]),
     )
+
+
+def notice_words(notice: str, settings: Settings) -> str:
+    """What a retry came to, in words; "" where nobody retried."""
+    if notice == RETRYING:
+        return "Trying again. What the run embeds shows here as it goes."
+    if notice == WAITING:
+        command = "embedding-assets --demo up" if settings.demo else "embedding-assets up"
+        return f"The run waits: no daemon is there to start it. Start one with: {command}"
+    return ""
 
 
 def failure_view(failure: OpenFailure, settings: Settings) -> FailureView:
