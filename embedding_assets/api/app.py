@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib import import_module
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import Any
 
 from fastapi import FastAPI
@@ -57,8 +55,7 @@ def create_app(settings: Settings, *, services: Services | None = None) -> FastA
     install_problem_handlers(app)
     for routes in (search, documents, images, failures, jobs, health, session):
         app.include_router(routes.router)
-    if find_spec("embedding_assets.web.routes") is not None:
-        _add_web(app)
+    _add_web(app)
     _complete_document(app)
     # The last one added is the outermost.
     app.add_middleware(LastResort)
@@ -92,7 +89,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _add_web(app: FastAPI) -> None:
     """The pages for people, their static files, and how they show an error."""
-    routes = import_module("embedding_assets.web.routes")
-    app.include_router(routes.router)
+    from embedding_assets.web.routes import error_page, router  # which import the API's own modules
+
+    app.include_router(router)
     app.mount("/static", StaticFiles(directory=str(files("embedding_assets.web") / "static")), name="static")
-    app.state.error_page = routes.error_page
+    app.state.error_page = error_page

@@ -116,7 +116,7 @@ class SearchEngine:
             else:
                 scored = score_candidates(connection, scope, choice, codes, request.fusion, limit, wanted)
             clock.lap("scores")
-            order = fusion.ranking(scored.fused, scored.table.ids) if scored.arms else []
+            order = [n for n in fusion.ranking(scored.fused, scored.table.ids) if scored.answering[n]]
             if request.min_score is not None:
                 order = [n for n in order if scored.fused[n] >= request.min_score]
             visual = snapshot.collections.get("visual")

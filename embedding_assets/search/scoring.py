@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from embedding_assets.search import fusion
@@ -47,6 +48,7 @@ class Scored:
         scores: calibrated, shape (n, used arms), NaN where an image has no vector.
         fused: shape (n,).
         candidates: images that were looked at.
+        answering: shape (n,), whether an image has anything to be found by: a vector in a used arm, or a code.
     """
 
     table: ScoreTable
@@ -55,6 +57,7 @@ class Scored:
     scores: Scores
     fused: Scores
     candidates: int
+    answering: NDArray[np.bool_]
 
 
 def score_all(
@@ -166,7 +169,9 @@ def fuse(
     shares = [weights[name] for name in names]
     by_rank = method == "rrf"
     fused = fusion.reciprocal_ranks(scores, shares, table.ids) if by_rank else fusion.convex(scores, shares)
-    return Scored(table, reports, names, scores, fused, candidates)
+    asked = [number for number, arm in enumerate(choice.asked) if arm.name in columns]
+    answering = ~np.isnan(table.cosines[:, asked]).all(axis=1) | (table.codes > 0)
+    return Scored(table, reports, names, scores, fused, candidates, answering)
 
 
 def _joined(one: ScoreTable, other: ScoreTable) -> ScoreTable:

@@ -21,12 +21,8 @@ from embedding_assets.web.bars import StageView, stage_view
 from embedding_assets.web.coverage_page import about as about_document
 from embedding_assets.web.labels import STAGE_LABELS, moment
 
-NOTICES = {
-    "": "",
-    "retrying": "Trying again. What the run embeds shows here as it goes.",
-    "waiting": "The run waits: no daemon is there to start it. Start one with: embedding-assets up",
-}
-"""What is said after a redirect, by the address's `notice`."""
+RETRYING, WAITING = "retrying", "waiting"
+"""What a retry came to, as the `notice` of the address that is shown then."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,16 @@ def read_progress(
     )
 
 
+def notice_words(notice: str, settings: Settings) -> str:
+    """What a retry came to, in words; "" where nobody retried."""
+    if notice == RETRYING:
+        return "Trying again. What the run embeds shows here as it goes."
+    if notice == WAITING:
+        command = "embedding-assets --demo up" if settings.demo else "embedding-assets up"
+        return f"The run waits: no daemon is there to start it. Start one with: {command}"
+    return ""
+
+
 def failure_view(failure: OpenFailure, settings: Settings) -> FailureView:
     """A failure as the page lists it."""
     return FailureView(
@@ -112,17 +118,12 @@ def about(summary: DocumentSummary) -> str:
 def dagster_url(settings: Settings, key: DocumentKey) -> str:
     """The document's partition in the Dagster UI."""
     query = urlencode({"view": "partitions", "partition": str(key)})
-    return f"{_dagster(settings)}/assets/{INGEST_ASSET}?{query}"
+    return f"{settings.ui_url}/assets/{INGEST_ASSET}?{query}"
 
 
 def run_url(settings: Settings, run_id: str | None) -> str:
     """A run in the Dagster UI; "" where it was not run by Dagster, whose run ids are UUIDs."""
     try:
-        return f"{_dagster(settings)}/runs/{uuid.UUID(run_id or '')}"
+        return f"{settings.ui_url}/runs/{uuid.UUID(run_id or '')}"
     except ValueError:
         return ""
-
-
-def _dagster(settings: Settings) -> str:
-    host = f"[{settings.dagster_host}]" if ":" in settings.dagster_host else settings.dagster_host
-    return f"http://{host}:{settings.dagster_port}"

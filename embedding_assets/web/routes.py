@@ -280,7 +280,7 @@ def document(
         progress_url=frame.link(f"{path}/progress"),
         retry_url=frame.link(f"{path}/retry"),
         may_retry=who.has_role("writer"),
-        notice=document_page.NOTICES[notice],
+        notice=document_page.notice_words(notice, known.settings),
         failures=[document_page.failure_view(failure, known.settings) for failure in failures],
         images=images,
         total=progress.total,
@@ -328,7 +328,7 @@ def retry(
         asked={"document_id": document_id, "image_id": str(image_id or "")},
         created_by=who.key_id,
     )
-    notice = "waiting" if started.served is False else "retrying"
+    notice = document_page.WAITING if started.served is False else document_page.RETRYING
     return RedirectResponse(frame.link(f"/documents/{document_id}", notice=notice), status_code=303)
 
 

@@ -176,6 +176,17 @@ def test_an_image_without_a_vector_in_an_arm_counts_there_like_an_average_one(co
     assert hit.score == pytest.approx(0.15 * hit.scores["visual"])
 
 
+def test_an_image_that_has_nothing_to_be_found_by_is_no_hit(corpus: Corpus) -> None:
+    ids, _ = corpus.fill("shop/a", 20)
+    corpus.fill("shop/waiting", 5, arms=())
+    bare, _ = corpus.fill("shop/b", 1, seed=9, arms=("visual",))
+    engine = corpus.engine()
+    result = engine.search(SearchRequest("shop", text="anything", profile="balanced", top_k=50))
+    assert set(found(result)) == {*ids, *bare}
+    result = engine.search(SearchRequest("shop", text="anything", weights=only("understanding"), top_k=50))
+    assert set(found(result)) == set(ids)
+
+
 def test_vectors_of_another_model_are_never_compared(corpus: Corpus) -> None:
     corpus.fill("shop/a", 20)
     corpus.looks.space = space(LOOKS, model="another")

@@ -6,7 +6,7 @@ import inspect
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,12 @@ from embedding_assets.store import (
     due,
     failures,
     images,
+    jobs,
     landed,
+    listing,
     removal,
     repair,
+    retrying,
     search,
     selection,
     spaces,
@@ -68,6 +71,21 @@ def failure(image: uuid.UUID | None) -> failures.Failure:
 
 def asked(two: Two) -> search.ArmQuery:
     return search.ArmQuery("visual", two.collection, np.ones(8, np.float32))
+
+
+def add_job(connection: Connection, workspace: str) -> bool:
+    return jobs.add_job(
+        connection,
+        workspace,
+        "job",
+        kind="retry",
+        mode="run",
+        request_hash="0",
+        document_ids=["doc"],
+        stages=[],
+        counts={"failures": 1},
+        created_by=f"a key of {workspace}",
+    )
 
 
 CALLS: dict[str, Callable[[Two], Any]] = {
@@ -143,6 +161,22 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "documents_of_other_versions": lambda t: selection.documents_of_other_versions(
         t.connection, "shop", "slig", "v2"
     ),
+    "page_of_documents": lambda t: listing.page_of_documents(t.connection, "shop", None, 10),
+    "page_of_failures": lambda t: listing.page_of_failures(t.connection, "shop"),
+    "count_vectors_by_kind": lambda t: listing.count_vectors_by_kind(t.connection, "shop", [FLAG], ["doc"]),
+    "documents_of_images": lambda t: listing.documents_of_images(t.connection, "shop", t.all_ids),
+    "failures_to_retry": lambda t: retrying.failures_to_retry(t.connection, "shop", image_ids=t.all_ids),
+    "release_chosen": lambda t: retrying.release_chosen(t.connection, "shop", image_ids=t.all_ids),
+    "add_job": lambda t: add_job(t.connection, "shop"),
+    "get_job": lambda t: jobs.get_job(t.connection, "shop", "job"),
+    "page_of_jobs": lambda t: jobs.page_of_jobs(t.connection, "shop", None, 10),
+    "update_job": lambda t: jobs.update_job(t.connection, "shop", "job", state="done"),
+    "restart_job": lambda t: jobs.restart_job(t.connection, "shop", "job"),
+    "count_jobs": lambda t: jobs.count_jobs(t.connection, "shop"),
+    "images_without_vectors": lambda t: jobs.images_without_vectors(t.connection, OURS),
+    "count_since": lambda t: jobs.count_since(
+        t.connection, OURS, datetime.min, [str(i) for i in t.their_ids]
+    ),
     "release_failures": lambda t: (
         selection.release_failures(t.connection, [OURS], "slig"),
         selection.release_failures(t.connection, [OURS], "ingest"),
@@ -203,6 +237,7 @@ NOT_OF_A_WORKSPACE = {
     "delete_orphans": "maintenance, and says so",
     "renew_metadata": "maintenance, and says so",
     "encode_copy": "touches no database",
+    "cursor_of": "touches no database",
     "active_collection": "embedding spaces are the whole database's",
     "active_collections": "embedding spaces are the whole database's",
     "existing_collections": "embedding spaces are the whole database's",
@@ -226,9 +261,12 @@ MODULES = (
     due,
     failures,
     images,
+    jobs,
     landed,
+    listing,
     removal,
     repair,
+    retrying,
     selection,
     spaces,
     vectors,
@@ -261,6 +299,7 @@ def snapshot(connection: Connection) -> list[Any]:
             ("coverage_history", "workspace_id = 'rival'"),
             ("document_stages", "workspace_id = 'rival'"),
             ("landed_documents", "workspace_id = 'rival'"),
+            ("jobs", "workspace_id = 'rival'"),
             (
                 'vecs."image_slig_embeddings"',
                 "id IN (SELECT id::text FROM document_images WHERE workspace_id = 'rival')",
@@ -286,6 +325,7 @@ def test_a_call_for_one_workspace_neither_shows_nor_touches_another(database: Da
         )
         coverage_history.record_coverage(connection, "rival", {"slig": CoverageTotal(documents=1)}, {})
         document_stages.record_done(connection, [THEIRS], "slig", "v1")
+        add_job(connection, "rival")
         landed.save_seen(connection, [landed.Seen(THEIRS, "pdf", "/rival/doc.pdf", "a rival's fingerprint")])
         # stale metadata, which a refresh would mend
         connection.execute(text("UPDATE document_images SET page_number = 99 WHERE workspace_id = 'rival'"))
