@@ -116,6 +116,9 @@ def loaded_by(statement: str, tmp_path: Path) -> set[str]:
         "import embedding_assets",
         "import embedding_assets.settings, embedding_assets.store.database, embedding_assets.pipeline.batch",
         "import embedding_assets.store.vectors, embedding_assets.ingest.records",
+        "from embedding_assets.api.app import create_app\n"
+        "from embedding_assets.settings import load_settings\n"
+        "create_app(load_settings())",
     ],
 )
 def test_domain_modules_load_neither_torch_nor_dagster(statement: str, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ MAX_RUNS = 50
 """Runs of a job that are named."""
 
 _ENDED_WELL = {BulkActionStatus.COMPLETED, BulkActionStatus.COMPLETED_SUCCESS}
+_WAITING = {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED}
 _UNDER_WAY = {BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING}
 
 
@@ -61,7 +62,7 @@ class DagsterRunQueue:
             )
         ids = tuple(run.run_id for run in runs)
         if backfill.status in _UNDER_WAY:
-            begun = any(run.status not in {dg.DagsterRunStatus.QUEUED} for run in runs)
+            begun = any(run.status not in _WAITING for run in runs)
             return QueuedRuns("running" if begun else "queued", ids, "")
         if backfill.status in _ENDED_WELL:
             return QueuedRuns("done", ids, "")

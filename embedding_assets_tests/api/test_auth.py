@@ -106,6 +106,12 @@ def test_on_loopback_without_keys_all_is_open(open_site: Site) -> None:
     ).is_success
 
 
+def test_a_cookie_of_a_key_that_is_gone_does_not_lock_anybody_out_of_an_open_server(open_site: Site) -> None:
+    client = open_site.client()
+    client.cookies.set(COOKIE, f"ea_{'0' * 12}_{'0' * 64}")
+    assert client.get("/api/documents").status_code == 200
+
+
 def test_the_first_key_ends_the_open_mode_at_once_and_for_good(open_site: Site) -> None:
     client = open_site.client()
     assert client.get("/api/documents").status_code == 200
