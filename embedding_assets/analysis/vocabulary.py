@@ -46,8 +46,8 @@ class Vocabulary(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: int
     attributes: dict[str, Attribute]
-    colors: dict[str, tuple[str, ...]]
-    textures: dict[str, tuple[str, ...]]
+    colors: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    textures: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     categories: dict[str, tuple[str, ...]]
     applications: dict[str, tuple[str, ...]]
 
@@ -90,7 +90,8 @@ class Matcher:
         values = {word.lower(): value for value, entries in words.items() for word in entries}
         longest_first = sorted(values, key=lambda word: (-len(word), word))
         alternatives = "|".join(re.escape(word).replace(r"\ ", r"[\s-]+") for word in longest_first)
-        return cls(re.compile(rf"(?<![\w])({alternatives})s?(?!\w)"), values, looks_count)
+        found = rf"(?<![\w])({alternatives})s?(?!\w)" if values else r"(?!)"  # nothing to find: matches nowhere
+        return cls(re.compile(found), values, looks_count)
 
     def named(self, text: str) -> list[str]:
         """The values that a text names, in its order, once each."""
