@@ -65,6 +65,8 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search the images by text, by an image, or both."""
+    if text is None and image is None and image_id is None:
+        raise typer.BadParameter("give a text, an image or both")
     settings = load_settings()
     first_page, last_page = _pages(pages)
     request = SearchRequest(

@@ -22,7 +22,7 @@ def test_the_demo_shows_coverage_failures_and_right_answers_and_a_second_one_cha
     assert "blue herringbone" in first.stdout
     assert "--demo up" in first.stdout
     assert "demo model" in first.stdout
-    top = re.search(r"text: blue herringbone.*?\n(?:.*\n){3}(.*)\n", first.stdout)
+    top = re.search(r"visual: blue herringbone.*?\n(?:.*\n){3}(.*)\n", first.stdout)
     assert top, first.stdout
     assert "Blue Herringbone" in top.group(1), first.stdout
 
