@@ -121,7 +121,7 @@ def measure(settings: Any, database: Any, instance: Any, size: int) -> Figures:
 
 def measure_corpus(settings: Any, database: Any) -> Figures:
     """What counts over all documents: coverage, the hourly asset, the checks."""
-    from embedding_assets.cli.documents import read_coverage
+    from embedding_assets.cli.documents import read_coverage, read_totals
     from embedding_assets.pipeline.asset_stages import stages_in_use
     from embedding_assets.pipeline.coverage_report import take_coverage
     from embedding_assets.store.consistency import find_drift, usable_collections
@@ -134,7 +134,10 @@ def measure_corpus(settings: Any, database: Any) -> Figures:
 
     stages = stages_in_use(settings)
     return {
-        "coverage": best(lambda: read_coverage(settings, database)),
+        "coverage": best(
+            lambda: (read_totals(settings, database), read_coverage(settings, database, only_incomplete=True))
+        ),
+        "coverage, every document listed": best(lambda: read_coverage(settings, database)),
         "embedding_coverage": best(
             lambda: take_coverage(database, stages, settings.min_coverage, timedelta(days=14))
         ),

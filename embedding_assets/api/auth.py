@@ -121,7 +121,9 @@ def principal(
         if presented:
             key = find_key(connection, presented)
             found = None if key is None else principal_of(key, by_cookie=by_cookie)
-        if found is None and not any_key(connection):  # a browser may still send the cookie of a key that is gone
+        if found is None and not any_key(
+            connection
+        ):  # a browser may still send the cookie of a key that is gone
             found = _open_principal(request, known.settings)
     limiter = request.app.state.rate_limiter
     limiter.count(found.key_id if found is not None and found.key_id else client_of(request))

@@ -29,7 +29,7 @@ from embedding_assets.pipeline.assembly import open_ingestor
 from embedding_assets.pipeline.asset_stages import assets_in_use, stages_in_use
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.settings import Settings, load_settings
-from embedding_assets.store.coverage_history import total_coverage
+from embedding_assets.store.coverage_totals import CoverageTotal, coverage_totals, incomplete_documents
 from embedding_assets.store.database import Database, open_database
 from embedding_assets.store.documents import (
     Coverage,
@@ -62,8 +62,14 @@ def read_coverage(
     database: Database,
     workspace: str | None = None,
     keys: list[DocumentKey] | None = None,
+    *,
+    only_incomplete: bool = False,
 ) -> list[DocumentCoverage]:
-    """Coverage at each stage in use: of these documents, of one workspace, or of all."""
+    """Coverage at each stage in use: of these documents, of one workspace, or of all.
+
+    Args:
+        only_incomplete: without the documents that are complete at every stage; not together with `keys`.
+    """
     stages = stages_in_use(settings)
     by_stage: dict[str, list[Coverage]] = {stage.asset: [] for stage in stages}
     with database.transaction() as connection:
@@ -72,13 +78,31 @@ def read_coverage(
                 by_stage[stage.asset] = coverage_of_documents(connection, keys, stage)
         else:
             for name in [workspace] if workspace else list_workspaces(connection):
-                found = coverage_by_stage(connection, name, stages)
+                found = (
+                    incomplete_documents(connection, name, stages, settings.min_coverage)
+                    if only_incomplete
+                    else coverage_by_stage(connection, name, stages)
+                )
                 for stage in stages:
                     by_stage[stage.asset] += found[stage.name]
     return [
         DocumentCoverage(dict(zip(by_stage, rows, strict=True)))
         for rows in zip(*by_stage.values(), strict=True)
     ]
+
+
+def read_totals(
+    settings: Settings, database: Database, workspace: str | None = None
+) -> dict[str, CoverageTotal]:
+    """Sums over the documents of one workspace, or of all, for each asset in use."""
+    stages = stages_in_use(settings)
+    totals = {stage.asset: CoverageTotal() for stage in stages}
+    with database.transaction() as connection:
+        for name in [workspace] if workspace else list_workspaces(connection):
+            found = coverage_totals(connection, name, stages, settings.min_coverage)
+            for stage in stages:
+                totals[stage.asset] += found[stage.name]
+    return totals
 
 
 def read_failures(database: Database, workspace: str | None) -> list[OpenFailure]:
@@ -264,26 +288,24 @@ def coverage(
 ) -> None:
     """Show the coverage of each document; exit code 0 only if all are complete."""
     settings = load_settings()
+    database = open_database(settings)
     minimum = settings.min_coverage
-    rows = read_coverage(settings, open_database(settings), workspace)
+    totals = read_totals(settings, database, workspace)
+    documents = next(iter(totals.values())).documents
+    everything = show_all or documents <= LISTED
+    rows = read_coverage(settings, database, workspace, only_incomplete=not everything)
     incomplete = [row for row in rows if not row.is_complete(minimum)]
-    everything = show_all or len(rows) <= LISTED
-    listed = rows if everything else incomplete
-    totals = {
-        asset: total_coverage((row.stages[asset] for row in rows), minimum)
-        for asset in (rows[0].stages if rows else ())
-    }
     if as_json:
         print_json(
             {
                 "complete": not incomplete,
                 "totals": {asset: total.as_dict() for asset, total in totals.items()},
                 "listed": "all" if everything else "incomplete",
-                "documents": [row.as_dict(minimum) for row in listed],
+                "documents": [row.as_dict(minimum) for row in rows],
             }
         )
-    elif rows:
-        print_coverage(listed if everything else listed[:LISTED], minimum)
+    elif documents:
+        print_coverage(rows if everything else rows[:LISTED], minimum)
         if not everything:
             print_coverage_totals(totals)
             if len(incomplete) > LISTED:
@@ -291,7 +313,7 @@ def coverage(
                     f"... and {len(incomplete) - LISTED:,} more that are not complete (--all lists them)"
                 )
             out.print(
-                f"{len(rows) - len(incomplete):,} of {len(rows):,} documents are complete.", highlight=False
+                f"{documents - len(incomplete):,} of {documents:,} documents are complete.", highlight=False
             )
     else:
         out.print(

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from embedding_assets.errors import EmbeddingAssetsError
-from embedding_assets.store.coverage_history import CoverageTotal
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.store.documents import Coverage
 from embedding_assets.store.failures import OpenFailure
 

@@ -24,7 +24,8 @@ from embedding_assets.store.consistency import (
     inspect_spaces,
     usable_collections,
 )
-from embedding_assets.store.documents import Coverage, coverage_by_stage, list_workspaces
+from embedding_assets.store.coverage_totals import coverage_totals, incomplete_documents
+from embedding_assets.store.documents import Coverage, list_workspaces
 from embedding_assets.store.stages import SLIG, UNDERSTANDING
 
 PARTITIONED = (
@@ -90,33 +91,33 @@ def _coverage_check(name: str, asset: str, stage_name: str) -> dg.AssetChecksDef
             stage = next((s for s in stages_in_use(settings) if s.name == stage_name), None)
             if stage is None:
                 return dg.AssetCheckResult(passed=True, description="The settings do without this stage.")
-            rows = _coverage(pipeline, stage)
-        return coverage_result(rows, settings.min_coverage)
+            documents, incomplete = _coverage(pipeline, stage, settings.min_coverage)
+        return coverage_result(documents, incomplete, settings.min_coverage)
 
     return coverage_check
 
 
-def _coverage(pipeline: PipelineResource, stage: AssetStage) -> list[Coverage]:
+def _coverage(pipeline: PipelineResource, stage: AssetStage, minimum: float) -> tuple[int, list[Coverage]]:
+    """How many documents there are, and those that are not complete."""
+    documents, incomplete = 0, []
     with pipeline.database().transaction() as connection:
-        return [
-            row
-            for workspace_id in list_workspaces(connection)
-            for row in coverage_by_stage(connection, workspace_id, [stage])[stage.name]
-        ]
+        for workspace_id in list_workspaces(connection):
+            documents += coverage_totals(connection, workspace_id, [stage], minimum)[stage.name].documents
+            incomplete += incomplete_documents(connection, workspace_id, [stage], minimum)[stage.name]
+    return documents, incomplete
 
 
-def coverage_result(rows: Sequence[Coverage], minimum: float) -> dg.AssetCheckResult:
+def coverage_result(documents: int, incomplete: Sequence[Coverage], minimum: float) -> dg.AssetCheckResult:
     """Passed where every document is complete; WARN where the others only wait, ERROR where some are stuck."""
-    incomplete = [row for row in rows if not row.is_complete(minimum)]
     stuck = [row for row in incomplete if row.ingested and not row.missing]
     shown = sorted(incomplete, key=lambda row: (row.missing > 0 or not row.ingested, row.ratio, row.key))
     return dg.AssetCheckResult(
         passed=not incomplete,
         severity=dg.AssetCheckSeverity.ERROR if stuck else dg.AssetCheckSeverity.WARN,
-        description=f"{len(rows) - len(incomplete):,} of {len(rows):,} documents are complete; {len(stuck):,} are "
+        description=f"{documents - len(incomplete):,} of {documents:,} documents are complete; {len(stuck):,} are "
         f"below {minimum:.0%} with nothing left to try.",
         metadata={
-            "documents": len(rows),
+            "documents": documents,
             "incomplete": len(incomplete),
             "below_minimum": len(stuck),
             "missing_images": sum(row.missing for row in incomplete),

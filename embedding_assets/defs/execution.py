@@ -11,6 +11,7 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
+from embedding_assets.defs.partial import done_check_keys
 from embedding_assets.defs.partitions import documents, register_partitions
 from embedding_assets.keys import DocumentKey
 
@@ -73,6 +74,10 @@ def run_job(
     """
     register_partitions(instance, keys)
     job = defs.resolve_job_def(job_name)
+    if asset:
+        job = job.get_subset(
+            asset_selection={dg.AssetKey(asset)}, asset_check_selection=set(done_check_keys([asset]))
+        )
     config = {"loggers": {"console": {"config": {"log_level": LOG_LEVEL_OF_RUNS}}}, **(run_config or {})}
     for chunk in partition_runs(instance, keys, documents_per_run):
         result = job.execute_in_process(
@@ -80,7 +85,6 @@ def run_job(
             tags=partition_tags(chunk),
             run_config=config,
             raise_on_error=False,
-            asset_selection=[dg.AssetKey(asset)] if asset else None,
             partition_key=str(chunk[0]) if len(chunk) == 1 else None,
         )
         reasons = []

@@ -15,7 +15,7 @@ Dagster wants every last step of an asset to make an asset or a check, so the re
 `documents_done`: it shows, beside the asset, whether its latest run left a document undone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -36,6 +36,15 @@ def done_check(asset: dg.AssetKey) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         CHECK, asset=asset, description="Whether the latest run left none of its documents undone."
     )
+
+
+def done_check_keys(assets: Iterable[str]) -> list[dg.AssetCheckKey]:
+    """The keys of those checks, for runs of some of a job's assets.
+
+    Who asks for assets without naming checks gets all checks of theirs, those over the whole corpus too, although the
+    job leaves them out (Dagster 1.13, `JobDefinition._get_job_def_for_asset_selection`).
+    """
+    return [dg.AssetCheckKey(dg.AssetKey(asset), CHECK) for asset in assets]
 
 
 def check_result(asset: dg.AssetKey, undone: Sequence[str], total: int) -> dg.AssetCheckResult:

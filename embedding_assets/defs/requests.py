@@ -13,6 +13,7 @@ import dagster as dg
 from dagster._core.storage.tags import RUN_KEY_TAG
 
 from embedding_assets.defs.execution import partition_runs, partition_tags
+from embedding_assets.defs.partial import done_check_keys
 from embedding_assets.defs.partitions import register_partitions
 from embedding_assets.keys import DocumentKey
 
@@ -59,10 +60,12 @@ def run_request(
     run_config: dict[str, object] | None = None,
 ) -> dg.RunRequest:
     """The request of a run of some of a job's assets."""
+    chosen = list(assets)
     return dg.RunRequest(
         run_key=run.run_key,
         job_name=job,
-        asset_selection=[dg.AssetKey(asset) for asset in assets],
+        asset_selection=[dg.AssetKey(asset) for asset in chosen],
+        asset_check_keys=done_check_keys(chosen),
         run_config=run_config or {},
         tags={
             **partition_tags(run.keys),

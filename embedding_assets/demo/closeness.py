@@ -7,7 +7,7 @@ from embedding_assets.demo.specification import ProductSpec
 
 TOP_GRADE = 3
 
-_CLOSE: dict[str, tuple[frozenset[str], ...]] = {
+CLOSE_VALUES: dict[str, tuple[frozenset[str], ...]] = {
     "colour": tuple(
         map(
             frozenset,
@@ -70,7 +70,7 @@ def closeness(attribute: str, asked: Any, found: Any) -> float:
         return 0.5 if int(found[1:]) == int(asked[1:]) + 1 else 0.0
     if attribute == "thickness_mm":
         return 0.5 if abs(asked - found) <= _THICKNESS_MM else 0.0
-    return 0.5 if frozenset((asked, found)) in _CLOSE[attribute] else 0.0
+    return 0.5 if frozenset((asked, found)) in CLOSE_VALUES[attribute] else 0.0
 
 
 def grade(asked: Mapping[str, Any], spec: ProductSpec) -> int:

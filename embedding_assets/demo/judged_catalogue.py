@@ -40,7 +40,7 @@ from embedding_assets.demo.specification import (
 )
 from embedding_assets.demo.swatches import draw_swatch
 
-JUDGED_VERSION = 1
+JUDGED_VERSION = 2
 """Raise it when products, drawing or texts change: catalogues written by another version are written anew."""
 
 PATTERNS_PER_SERIES = 2
@@ -129,11 +129,11 @@ def _pattern_book(spec: ProductSpec) -> tuple[str, ...]:
 
 
 def _decorator(spec: ProductSpec) -> tuple[str, ...]:
-    other = {name: SYNONYMS.get(value, (value,))[-1] for name, value in spec.attributes.items()}
+    other = {name: SYNONYMS.get(value, (value, value))[1] for name, value in spec.attributes.items()}
     return (
         f"{spec.collection} {other['colour']}, {other['finish']}",
-        f"{other['material'].title()} in a {other['style']} home",
-        f"{_figures(spec)}",
+        f"{other['material'].title()}, {other['style']}",
+        _figures(spec),
         f"Ref. {spec.sku}",
     )
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 from PIL import Image
 
-from embedding_assets.store.coverage_history import CoverageTotal
+from embedding_assets.store.coverage_totals import CoverageTotal
 
 COLOURS = 32
 

@@ -10,15 +10,14 @@ from itertools import pairwise
 from embedding_assets.pipeline.asset_stages import AssetStage
 from embedding_assets.store.coverage_history import (
     CoverageRecord,
-    CoverageTotal,
     count_failures,
     coverage_history,
     forget_coverage,
     record_coverage,
-    total_coverage,
 )
+from embedding_assets.store.coverage_totals import CoverageTotal, coverage_totals
 from embedding_assets.store.database import Database
-from embedding_assets.store.documents import coverage_by_stage, list_workspaces
+from embedding_assets.store.documents import list_workspaces
 
 SPEED_WINDOWS = (timedelta(minutes=90), timedelta(hours=6), timedelta(hours=24))
 """How far back the speed is looked for: the shortest window in which something was embedded counts. The first holds
@@ -117,8 +116,7 @@ def take_coverage(
     with database.transaction() as connection:
         # One transaction, so one time for all rows of this taking.
         for workspace_id in list_workspaces(connection):
-            found = coverage_by_stage(connection, workspace_id, stages)
-            totals = {name: total_coverage(rows, minimum) for name, rows in found.items()}
+            totals = coverage_totals(connection, workspace_id, stages, minimum)
             open_failures = count_failures(connection, workspace_id)
             record_coverage(connection, workspace_id, totals, open_failures)
             for stage, counts in open_failures.items():

@@ -20,8 +20,8 @@ from embedding_assets.store.coverage_history import (
     CoverageRecord,
     count_failures,
     coverage_history,
-    total_coverage,
 )
+from embedding_assets.store.coverage_totals import coverage_totals
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import coverage_by_stage
 from embedding_assets.store.listing import count_vectors_by_kind, page_of_documents
@@ -59,14 +59,14 @@ def read_workspace_coverage(
     stages = stages_in_use(settings)
     since = max(timedelta(days=days), SPEED_WINDOWS[-1])
     with database.transaction() as connection:
-        by_stage = coverage_by_stage(connection, workspace_id, stages)
+        totals = coverage_totals(connection, workspace_id, stages, settings.min_coverage)
         failures = count_failures(connection, workspace_id)
         counts = count_vectors_by_kind(connection, workspace_id, list(FLAGS.values()))
         history = coverage_history(connection, workspace_id, since)
     now = datetime.now(timezone.utc)
     found = {}
     for stage in stages:
-        total = total_coverage(by_stage[stage.name], settings.min_coverage)
+        total = totals[stage.name]
         recorded = [(r.taken_at, r.total.embedded) for r in history if r.stage == stage.name]
         speed = images_per_hour([*recorded, (now, total.embedded)])
         found[stage.name] = StageCoverage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,56 +13,63 @@ from sqlalchemy import Connection
 from embedding_assets.analysis.schema import VisionAnalysis
 from embedding_assets.analysis.to_text import analysis_to_text
 from embedding_assets.keys import DocumentKey
-from embedding_assets.search.fusion import Scores, fold_duplicates
-from embedding_assets.search.request import SearchRequest
+from embedding_assets.search.fusion import fold_duplicates
 from embedding_assets.search.result import Hit
-from embedding_assets.store.search import ScoreTable, describe_hits, vectors_of_images
+from embedding_assets.search.scoring import Scored
+from embedding_assets.store.search import describe_hits, vectors_of_images
 from embedding_assets.store.spaces import Collection
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How near-duplicates are folded into the best of them.
+
+    Attributes:
+        times: how many times the wanted number of images is looked at.
+        most_alike: cosine of two visual vectors above which two images are near-duplicates.
+    """
+
+    times: int = 5
+    most_alike: float = 0.98
 
 
 def describe(
     connection: Connection,
-    request: SearchRequest,
-    arms: Sequence[str],
-    table: ScoreTable,
-    scores: Scores,
-    fused: Scores,
+    workspace_id: str,
+    scored: Scored,
     order: Sequence[int],
     codes: Sequence[str],
+    top_k: int,
+    folding: Folding | None,
     visual: Collection | None,
-    folding: tuple[int, float],
 ) -> list[Hit]:
-    """The first `request.top_k` of the order as hits.
+    """The first `top_k` of the order as hits.
 
     Args:
-        arms: names of the columns of `scores`.
-        table: the scored images.
-        scores: calibrated, shape (n, arms), NaN where there is none.
-        fused: shape (n,).
-        order: positions from best to worst.
+        scored: the scored images.
+        order: positions in it from best to worst.
         codes: codes that the query holds.
+        folding: how near-duplicates are folded; None: they are not.
         visual: collection of visual vectors, which near-duplicates are told by.
-        folding: how many times top_k images are looked at for near-duplicates, and from which cosine two are such.
     """
-    times, most_alike = folding
-    looked_at = list(order[: request.top_k * (times if request.diversity else 1)])
-    ids = [table.ids[n] for n in looked_at]
-    rows = describe_hits(connection, request.workspace_id, ids)
+    looked_at = list(order[: top_k * (folding.times if folding else 1)])
+    ids = [scored.table.ids[n] for n in looked_at]
+    rows = describe_hits(connection, workspace_id, ids)
     groups: list[tuple[int, list[int]]] = [(n, []) for n in range(len(ids))]
-    if request.diversity:
-        vectors = vectors_of_images(connection, request.workspace_id, ids, visual) if visual else {}
+    if folding:
+        vectors = vectors_of_images(connection, workspace_id, ids, visual) if visual else {}
         hashes = [rows[i].content_hash for i in ids]
-        groups = fold_duplicates(range(len(ids)), hashes, [vectors.get(i) for i in ids], most_alike)
+        groups = fold_duplicates(range(len(ids)), hashes, [vectors.get(i) for i in ids], folding.most_alike)
     hits = []
-    for place, folded in groups[: request.top_k]:
+    for place, folded in groups[:top_k]:
         position, row = looked_at[place], rows[ids[place]]
-        own = dict(zip(arms, scores[position].tolist(), strict=True))
+        own = dict(zip(scored.arms, scored.scores[position].tolist(), strict=True))
         hits.append(
             Hit(
                 image_id=ids[place],
-                score=float(fused[position]),
+                score=float(scored.fused[position]),
                 scores={arm: None if np.isnan(score) else score for arm, score in own.items()},
-                document=DocumentKey(request.workspace_id, row.document_id),
+                document=DocumentKey(workspace_id, row.document_id),
                 page_number=row.page_number,
                 reference=row.reference,
                 caption=row.caption,

@@ -38,10 +38,11 @@ _SIZE = re.compile(
     r"(?<![\w.])\d{1,4}(?:[.,]\d+)?\s?(?:mm|cm|m)?\s?[x×]\s?\d{1,4}(?:[.,]\d+)?(?:\s?(?:mm|cm|m)\b)?",
     re.IGNORECASE,
 )
+_STATED = r"(?:(?:anti[- ]?)?slip(?:[- ](?:rating|resistance|class))?|thick(?:ness)?)"
 _SPECIFICATION_WORDS = re.compile(
-    r"(?:\b(?:sku|slip[- ](?:rating|resistance|class)|thick(?:ness)?|sizes?|format|pei|class)\b[\s:]*)?"
+    rf"(?:\b(?:sku|{_STATED}|sizes?|format|pei|class)\b[\s:]*)?"
     r"(?<!\w)(?=[\w.,×/-]*\d)[\w.,×/-]+(?:\s?(?:mm|cm|m|kg)\b)?"
-    r"(?:\s*(?:x|×|by)\s*(?=\d))?(?:\s*\b(?:slip[- ](?:rating|resistance|class)|thick(?:ness)?)\b)?",
+    rf"(?:\s*(?:x|×|by)\s*(?=\d))?(?:\s*\b{_STATED}\b)?",
     re.IGNORECASE,
 )
 """Words with a digit, the units behind them and the words for what they state."""
@@ -122,9 +123,19 @@ def read_query(text: str) -> QueryWords:
 
 
 def looks_of(text: str) -> str:
-    """The text without its specifications, which no picture shows: "matte grey, R11" becomes "matte grey"."""
+    """The text without its specifications, which no picture shows: "matte grey, R11" becomes "matte grey".
+
+    Nor does a picture show what else a text of specifications says of use and kind: "floor tiles 60x60" is "".
+    """
     rest = " ".join(_SPECIFICATION_WORDS.sub(" ", text).split())
-    return re.sub(r" (?=[,;:.])", "", rest).strip(" ,;:-/")
+    rest = re.sub(r" (?=[,;:.])", "", rest).strip(" ,;:-/")
+    if rest == " ".join(text.split()):
+        return rest
+    unseen = [_vocabulary().matchers[kind].pattern for kind in ("application", "category")]
+    left = rest.lower()
+    for pattern in unseen:
+        left = pattern.sub(" ", left)
+    return rest if any(word[0] not in _NO_NAMES for word in _WORD.finditer(left)) else ""
 
 
 def _capitalised(text: str) -> tuple[str, ...]:

@@ -2,59 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Connection, text
 
-from embedding_assets.store.documents import Coverage
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.store.json_text import to_json
-
-
-@dataclass(frozen=True)
-class CoverageTotal:
-    """Coverage summed over documents: how many there are and are complete, and counts of their images."""
-
-    documents: int = 0
-    complete: int = 0
-    images: int = 0
-    embedded: int = 0
-    skipped: int = 0
-    rejected: int = 0
-    missing: int = 0
-
-    @property
-    def ratio(self) -> float:
-        """Embedded / (images - skipped); 1 where there is nothing to embed."""
-        wanted = self.images - self.skipped
-        return self.embedded / wanted if wanted else 1.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, fit for JSON."""
-        return {**asdict(self), "coverage": round(self.ratio, 6)}
-
-    def __add__(self, other: CoverageTotal) -> CoverageTotal:
-        return CoverageTotal(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
-
-
-def total_coverage(rows: Iterable[Coverage], minimum: float) -> CoverageTotal:
-    """Adds up documents.
-
-    Args:
-        minimum: coverage that a document needs to be complete, 0 to 1.
-    """
-    documents = complete = images = embedded = skipped = rejected = missing = 0
-    for row in rows:
-        documents += 1
-        complete += row.is_complete(minimum)
-        images += row.total
-        embedded += row.embedded
-        skipped += row.skipped
-        rejected += row.rejected
-        missing += row.missing
-    return CoverageTotal(documents, complete, images, embedded, skipped, rejected, missing)
 
 
 @dataclass(frozen=True)

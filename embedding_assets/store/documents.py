@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -183,10 +183,14 @@ def mark_failed(connection: Connection, key: DocumentKey) -> None:
     )
 
 
-def _coverage_sql(stages: Sequence[CountedStage], some: bool) -> str:
-    """Counts each document's images, and apart from that only those which some stage has not done.
+def coverage_sql(stages: Sequence[CountedStage], some: bool = False) -> str:
+    """SELECT of document_id, ingested, total, and skipped_n, rejected_n, missing_n for stage number n.
 
-    Where most is done, most images are counted in an index and never looked at.
+    It counts each document's images, and apart from that only those which some stage has not done: where most is
+    done, most images are counted in an index and never looked at.
+
+    Args:
+        some: only documents of the parameter `documents`.
     """
     counts = []
     for n, stage in enumerate(stages):
@@ -223,8 +227,30 @@ WITH totals AS (
 SELECT d.document_id, d.status = 'ingested' AS ingested, coalesce(t.total, 0) AS total,
     {", ".join(f"coalesce(o.{name}, 0) AS {name}" for name in names)}
 FROM documents d LEFT JOIN totals t USING (document_id) LEFT JOIN open o USING (document_id)
-WHERE {scope("d")} ORDER BY d.document_id
+WHERE {scope("d")}
 """
+
+
+def coverage_parameters(workspace_id: str, stages: Sequence[CountedStage]) -> dict[str, Any]:
+    """The parameters of `coverage_sql`."""
+    parameters: dict[str, Any] = {"workspace": workspace_id}
+    for n, stage in enumerate(stages):
+        parameters |= {f"stage_{n}": stage.name, f"blamed_{n}": blamed_stages(stage.name)}
+    return parameters
+
+
+def read_coverage_rows(
+    workspace_id: str, stages: Sequence[CountedStage], rows: Iterable[Sequence[Any]]
+) -> dict[str, list[Coverage]]:
+    """What rows of `coverage_sql` say, for each stage by name."""
+    found: dict[str, list[Coverage]] = {stage.name: [] for stage in stages}
+    for document_id, ingested, total, *counts in rows:
+        key = DocumentKey(workspace_id, document_id)
+        for n, coverages in enumerate(found.values()):
+            skipped, rejected, missing = counts[3 * n : 3 * n + 3]
+            embedded = total - skipped - rejected - missing
+            coverages.append(Coverage(key, total, embedded, skipped, rejected, missing, ingested))
+    return found
 
 
 def coverage_by_stage(
@@ -242,20 +268,11 @@ def coverage_by_stage(
     Returns:
         For each stage, by name, one `Coverage` a document, sorted by document id.
     """
-    parameters: dict[str, Any] = {"workspace": workspace_id}
+    parameters = coverage_parameters(workspace_id, stages)
     if document_ids is not None:
         parameters["documents"] = list(document_ids)
-    for n, stage in enumerate(stages):
-        parameters |= {f"stage_{n}": stage.name, f"blamed_{n}": blamed_stages(stage.name)}
-    rows = connection.execute(text(_coverage_sql(stages, document_ids is not None)), parameters).all()
-    found: dict[str, list[Coverage]] = {stage.name: [] for stage in stages}
-    for document_id, ingested, total, *counts in rows:
-        key = DocumentKey(workspace_id, document_id)
-        for n, coverages in enumerate(found.values()):
-            skipped, rejected, missing = counts[3 * n : 3 * n + 3]
-            embedded = total - skipped - rejected - missing
-            coverages.append(Coverage(key, total, embedded, skipped, rejected, missing, ingested))
-    return found
+    statement = f"{coverage_sql(stages, document_ids is not None)} ORDER BY d.document_id"
+    return read_coverage_rows(workspace_id, stages, connection.execute(text(statement), parameters))
 
 
 def coverage_of_workspace(

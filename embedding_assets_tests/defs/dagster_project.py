@@ -173,12 +173,16 @@ class DagsterProject:
                 filters=dg.RunsFilter(tags={"dagster/run_key": request.run_key})
             ):
                 continue
+            checks = request.asset_check_keys
+            job = self.defs.resolve_job_def(request.job_name or "").get_subset(
+                asset_selection=set(request.asset_selection or ()),
+                asset_check_selection=None if checks is None else set(checks),
+            )
             results.append(
-                self.defs.resolve_job_def(request.job_name or "").execute_in_process(
+                job.execute_in_process(
                     instance=self.instance,
                     tags={**request.tags, "dagster/run_key": request.run_key or ""},
                     run_config=request.run_config,
-                    asset_selection=list(request.asset_selection or ()) or None,
                     partition_key=request.tags.get("dagster/partition"),
                     raise_on_error=False,
                 )

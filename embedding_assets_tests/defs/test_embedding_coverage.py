@@ -128,7 +128,7 @@ def refuse_all(contents: list[str]) -> None:
 
 def test_the_first_rows_are_shown_and_the_rest_counted() -> None:
     rows = [Coverage(DocumentKey("shop", f"doc{n:02d}"), 4, 2, 0, 0, 2) for n in range(33)]
-    shown = value_of(coverage_result(rows, 0.95), "rows")
+    shown = value_of(coverage_result(40, rows, 0.95), "rows")
     assert shown.count("shop/doc") == 20
     assert "... and 13 more" in shown
 

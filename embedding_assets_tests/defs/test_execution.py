@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from embedding_assets.defs.execution import partition_runs
+from embedding_assets.defs.execution import partition_runs, run_job
 from embedding_assets.defs.partitions import register_partitions
 from embedding_assets.keys import DocumentKey
 from embedding_assets_tests.defs.dagster_project import DagsterProject
@@ -85,3 +85,22 @@ def test_the_reason_of_an_error_that_nobody_foresaw_is_its_message(
     assert "KeyError" in outcome.reason
     assert "metadata" in outcome.reason
     assert "\n" not in outcome.reason
+
+
+def test_a_run_of_one_asset_of_a_job_leaves_the_checks_of_the_whole_corpus_to_the_clock(
+    dagster: DagsterProject,
+) -> None:
+    key = dagster.project.ingested("shop/doc", [1])
+    (outcome,) = run_job(
+        dagster.defs,
+        "process_document",
+        [key],
+        dagster.instance,
+        documents_per_run=1,
+        asset="slig_embeddings",
+    )
+    assert outcome.success, outcome.reason
+    assert dagster.materialized("slig_embeddings") == {str(key)}
+    assert dagster.materialized("vision_analysis") == set()
+    evaluations = dagster.events(outcome.run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    assert [event.asset_check_evaluation_data.check_name for event in evaluations] == ["documents_done"]

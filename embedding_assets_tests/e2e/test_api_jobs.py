@@ -43,7 +43,9 @@ def test_a_posted_list_is_run_with_its_config_and_a_bad_one_fails_its_job(deploy
                 json={
                     "document_id": document,
                     "workspace_id": "shop",
-                    "material_images": [{"path": f".posted/{name}", "caption": f"Sample {name}"} for name in names],
+                    "material_images": [
+                        {"path": f".posted/{name}", "caption": f"Sample {name}"} for name in names
+                    ],
                     "batch_size": 2,
                     "max_retries": 0,
                 },

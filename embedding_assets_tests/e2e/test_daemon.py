@@ -224,7 +224,8 @@ def test_what_lands_is_embedded_whatever_is_killed_and_old_documents_are_backfil
             deployment.alive,
         )
         check_complete(deployment, instance, good, images=44)
-        runs = instance.get_runs()
+        # Schedules may have started runs of their own, whatever the hour.
+        runs = instance.get_runs(filters=dg.RunsFilter(job_name="process_document"))
         retried = [run for run in runs if run.tags.get("dagster/will_retry") == "true"]
         assert len(retried) == len(KILLED)
         assert len(runs) == 3 + len(KILLED)
@@ -269,7 +270,7 @@ def test_what_lands_is_embedded_whatever_is_killed_and_old_documents_are_backfil
             """{ assetNodes { assetKey { path } partitionStats { numPartitions numMaterialized numFailed } } }"""
         )
         stats = {node["assetKey"]["path"][0]: node["partitionStats"] for node in shown["assetNodes"]}
-        assert set(stats) == set(ASSETS)
+        assert set(stats) >= set(ASSETS)
         assert stats["slig_embeddings"]["numMaterialized"] == 44 + 28
         assert stats["slig_embeddings"]["numPartitions"] == 75
 

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -37,13 +38,22 @@ def collection(database: Database) -> Collection:
     return fill_collection(database, ROWS, DIMENSION)
 
 
+COMMAND = ("embedding_assets.cli", "indexes", "--json")
+DAGSTER_RUN = ("dagster", "job", "execute", "-m", "embedding_assets.definitions", "-j", "rebuild_indexes")
+
+
 @contextmanager
-def building(database: Database) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs `embedding-assets indexes`, with the server in the middle of the build; killed at the end."""
+def building(database: Database, module: Sequence[str] = COMMAND) -> Iterator[subprocess.Popen[str]]:
+    """A process that builds indexes, with the server in the middle of it; killed at the end.
+
+    Args:
+        module: what it runs, with arguments.
+    """
     variables = {**environment(), "DATABASE_URL": database.url.replace("+psycopg2", "")}
+    variables["DAGSTER_HOME"] = str(Path.cwd())
     variables |= {f"EMBEDDING_ASSETS_{name}": value for name, value in SLOW.items()}
     process = subprocess.Popen(
-        [sys.executable, "-m", "embedding_assets.cli", "indexes", "--json"],
+        [sys.executable, "-m", *module],
         env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -150,13 +160,14 @@ def test_a_build_that_loses_its_server_process_fails_in_one_line_and_can_be_call
     assert [index.valid for index in vector_indexes(database, collection)] == [True]
 
 
-def test_ctrl_c_stops_the_build_in_the_server_too_and_leaves_nothing(
-    database: Database, collection: Collection
+@pytest.mark.parametrize(("module", "code"), [(COMMAND, 130), (DAGSTER_RUN, 1)])
+def test_ctrl_c_and_a_runs_termination_stop_the_build_in_the_server_too_and_leave_nothing(
+    database: Database, collection: Collection, module: Sequence[str], code: int
 ) -> None:
-    with building(database) as process:
+    with building(database, module) as process:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
-        assert process.returncode == 130, err
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
         assert progress(database) == (None, 0)
     assert vector_indexes(database, collection) == []
     with only_builder(database):

@@ -10,7 +10,6 @@ from PIL import Image
 from sqlalchemy import text
 
 from embedding_assets.errors import ErrorClass
-from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
 from embedding_assets.pipeline.coverage_plot import plot_coverage
 from embedding_assets.pipeline.coverage_report import (
@@ -19,8 +18,8 @@ from embedding_assets.pipeline.coverage_report import (
     take_coverage,
     time_left,
 )
-from embedding_assets.store.coverage_history import CoverageTotal, coverage_history, total_coverage
-from embedding_assets.store.documents import Coverage
+from embedding_assets.store.coverage_history import coverage_history
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.store.failures import Failure, record_failures
 from embedding_assets_tests.pipeline.project import Project
 
@@ -44,16 +43,8 @@ def age(project: Project, by: timedelta) -> None:
 # -- what is taken ---------------------------------------------------------------------------------------------
 
 
-def test_documents_add_up() -> None:
-    key = DocumentKey("shop", "doc")
-    rows = [
-        Coverage(key, 10, 7, 1, 2, 0),
-        Coverage(key, 20, 20, 0, 0, 0),
-        Coverage(key, 5, 0, 0, 0, 5),
-        Coverage(key, 0, 0, 0, 0, 0, ingested=False),
-    ]
-    total = total_coverage(rows, 0.95)
-    assert total == CoverageTotal(4, 1, 35, 27, 1, 2, 5)
+def test_totals_add_up() -> None:
+    total = CoverageTotal(4, 1, 35, 27, 1, 2, 5)
     assert total.ratio == pytest.approx(27 / 34)
     assert total + total == CoverageTotal(8, 2, 70, 54, 2, 4, 10)
     assert CoverageTotal().ratio == 1

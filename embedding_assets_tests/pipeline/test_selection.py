@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from embedding_assets.encoders.aspects import aspect_words
 from embedding_assets.errors import PermanentError, SettingsError, TransientError
 from embedding_assets.ingest.landing import locate
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import ASSET_STAGES
 from embedding_assets.pipeline.ingestion import INGEST
 from embedding_assets.pipeline.selection import Which, release, select_documents
-from embedding_assets.pipeline.versions import code_version_of
+from embedding_assets.pipeline.versions import code_version_of, index_version
 from embedding_assets.settings import Settings
 from embedding_assets.store.document_stages import record_done
 from embedding_assets.store.documents import coverage_of_workspace
@@ -136,6 +139,7 @@ def test_transient_failures_are_missing_and_failed(project: Project, settings: S
         (INGEST, {"pdf_images": "auto"}),
         (INGEST, {"min_image_side": 128}),
         ("slig", {"slig_pretrained": "other"}),
+        ("slig", {"aspect_method": "blend"}),
         ("vision", {"vision_ocr": False}),
         ("vision", {"vision_provider": "qwen", "qwen_model": "Qwen3-VL-8B"}),
         ("understanding", {"text_provider": "voyage"}),
@@ -149,6 +153,49 @@ def test_the_code_version_changes_with_what_decides_the_result(
     assert code_version_of(stage, changed) != code_version_of(stage, settings)
     untouched = settings.model_copy(update={"batch_size": 7, "slig_device": "cuda", "documents_per_run": 3})
     assert code_version_of(stage, untouched) == code_version_of(stage, settings)
+
+
+def test_the_version_of_visual_vectors_changes_with_the_words_of_an_aspect(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = code_version_of("slig", settings)
+    words = aspect_words()
+    more = replace(words["style"], values=(*words["style"].values, "brutalist"))
+    monkeypatch.setattr("embedding_assets.encoders.aspects.aspect_words", lambda: {**words, "style": more})
+    assert code_version_of("slig", settings) != before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"index_halfvec": False}, {"index_m": 24}, {"index_ef_construction": 128}, {"index_min_rows": 5}],
+)
+def test_the_version_of_the_indexes_changes_with_what_they_are_and_not_with_what_a_build_may_use(
+    settings: Settings, changes: dict[str, object]
+) -> None:
+    assert index_version(settings.model_copy(update=changes)) != index_version(settings)
+    untouched = settings.model_copy(update={"index_memory_mb": 64, "index_workers": 3})
+    assert index_version(untouched) == index_version(settings)
+
+
+def test_documents_embedded_before_there_were_aspects_are_missing_until_these_are_made(
+    project: Project, settings: Settings
+) -> None:
+    key, whole = project.ingested("shop/old", [1]), project.ingested("shop/whole", [2])
+    embed(project, settings, key)
+    embed(project, settings, whole)
+    assert selected(project, settings, Which.MISSING, SLIG) == {}
+    with project.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE document_images SET has_style_slig = false WHERE document_id = 'old'")
+        )
+        connection.execute(
+            text("DELETE FROM vecs.image_style_embeddings WHERE metadata ->> 'document_id' = 'old'")
+        )
+    assert selected(project, settings, Which.MISSING, SLIG) == {SLIG: ["shop/old"]}
+    project.encoder.calls.clear()
+    assert project.embedder().pending(key) == []
+    assert project.encoder.calls == []
+    assert selected(project, settings, Which.MISSING, SLIG) == {}
 
 
 def test_the_version_of_a_folder_of_weights_is_that_of_its_files_and_not_of_its_place(

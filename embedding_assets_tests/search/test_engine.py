@@ -378,7 +378,7 @@ def test_workspaces_never_mix(corpus: Corpus, data: st.DataObject) -> None:
     by_index = data.draw(st.booleans(), label="by index")
     with pytest.MonkeyPatch.context() as patch:
         if by_index:
-            patch.setattr(engine_module, "_exact_up_to", lambda candidates, vectors: 0)
+            patch.setattr(engine_module, "exact_up_to", lambda candidates, vectors: 0)
         result = corpus.engine().search(request)
     shown = {image for hit in result.hits for image in (hit.image_id, *hit.duplicates)}
     assert shown <= own[name]
@@ -400,24 +400,38 @@ def build_index(corpus: Corpus, arm: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vector", "halfvec"])
-@pytest.mark.parametrize("narrow", [{}, {"filters": {"page_number": {"$gt": 10}}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"filters": {"page_number": {"$gt": 10}}},
+        {"text": "anything R10"},
+        {"fusion": "rrf"},
+        {"diversity": True},
+        {"weights": {"visual": 3.0, "text": 1.0}},
+    ],
+    ids=str,
+)
 def test_the_way_by_indexes_gives_what_scoring_everything_gives(
-    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, kind: str, narrow: dict[str, Any]
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]
 ) -> None:
-    corpus.fill("shop/a", 150, caption="Oak R10")
+    corpus.fill("shop/a", 180, caption="Oak R10")
     corpus.fill("rival/a", 150)
     for arm in ARMS:
         build_index(corpus, arm, kind)
-    engine = corpus.engine()
-    request = SearchRequest("shop", text="anything R10", profile="balanced", top_k=20, **narrow)
+    engine = corpus.engine(candidates=200)  # all of them, so that nothing but the way differs
+    request = SearchRequest(
+        **{"workspace_id": "shop", "text": "anything", "profile": "balanced", "top_k": 20, **changes}
+    )
     exact = engine.search(request)
-    monkeypatch.setattr(engine_module, "_exact_up_to", lambda candidates, vectors: 0)
+    monkeypatch.setattr(engine_module, "exact_up_to", lambda candidates, vectors: 0)
     by_index = engine.search(request)
     assert (exact.exact, by_index.exact) == (True, False)
-    assert {report.how for report in by_index.arms} == {"index"}
+    assert {report.how for report in by_index.arms if report.weight} == {"index"}
     assert found(by_index) == found(exact)
     for one, other in zip(by_index.hits, exact.hits, strict=True):
         assert one.scores == pytest.approx(other.scores)
+        assert one.score == pytest.approx(other.score)
 
 
 def test_an_arm_whose_index_is_not_there_yet_is_scanned(
@@ -428,7 +442,7 @@ def test_an_arm_whose_index_is_not_there_yet_is_scanned(
     engine = corpus.engine()
     request = SearchRequest("shop", text="anything", profile="balanced", top_k=20)
     exact = engine.search(request)
-    monkeypatch.setattr(engine_module, "_exact_up_to", lambda candidates, vectors: 0)
+    monkeypatch.setattr(engine_module, "exact_up_to", lambda candidates, vectors: 0)
     result = engine.search(request)
     assert {report.arm: report.how for report in result.arms} == {
         arm: "index" if arm == "visual" else "exact" for arm in ARMS
@@ -450,7 +464,7 @@ def test_vectors_of_other_clients_are_never_hits(corpus: Corpus, monkeypatch: py
     request = SearchRequest("shop", text="anything", weights=only("visual"), top_k=50)
     engine = corpus.engine()
     assert len(engine.search(request).hits) == 20
-    monkeypatch.setattr(engine_module, "_exact_up_to", lambda candidates, vectors: 0)
+    monkeypatch.setattr(engine_module, "exact_up_to", lambda candidates, vectors: 0)
     assert len(engine.search(request).hits) == 20
 
 

@@ -75,6 +75,10 @@ def test_aspects_are_those_that_the_words_speak_of(text: str, aspects: tuple[str
         ("R10 slip rating", ""),
         ("wool 8.5 mm thick, blue", "wool, blue"),
         ("SKU POR-00123", ""),
+        ("anti-slip R11 30 x 30 cm", ""),
+        ("floor tiles 60x60, R10", ""),
+        ("floor tiles", "floor tiles"),
+        ("cosy floor R9", "cosy floor"),
         ("blue herringbone", "blue herringbone"),
     ],
 )

@@ -14,6 +14,7 @@ from embedding_assets.errors import ErrorClass
 from embedding_assets.ingest.records import ImageStatus
 from embedding_assets.keys import DocumentKey
 from embedding_assets.pipeline.asset_stages import ASSET_STAGES as STAGES
+from embedding_assets.store.coverage_totals import CoverageTotal, coverage_totals, incomplete_documents
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import (
     Coverage,
@@ -267,6 +268,38 @@ def test_coverage_counted_at_once_is_what_counting_image_by_image_gives(
             assert some[stage.name] == expected[::2]
             assert coverage_of_documents(connection, keys[::-1], stage) == expected[::-1]
             assert [coverage_of_document(connection, key, stage.flag, stage.name) for key in keys] == expected
+
+
+def add_up(rows: list[Coverage], minimum: float) -> CoverageTotal:
+    """Sums over documents, one by one."""
+    total = CoverageTotal()
+    for row in rows:
+        counts = (row.total, row.embedded, row.skipped, row.rejected, row.missing)
+        total += CoverageTotal(1, int(row.is_complete(minimum)), *counts)
+    return total
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.07, 0.5, 0.95, 1.0])
+def test_sums_and_incomplete_documents_are_those_of_all_documents(database: Database, minimum: float) -> None:
+    make_mix(database, ["embedded"] * 3, DocumentKey("shop", "done"))
+    make_mix(database, ["embedded"] * 7 + ["failed for good"] * 93, DocumentKey("shop", "poor"))
+    make_mix(database, ["embedded", "not tried", "skipped"], DocumentKey("shop", "waiting"))
+    make_mix(database, ["skipped", "skipped"], DocumentKey("shop", "nothing-to-embed"))
+    make_mix(database, [], DocumentKey("shop", "empty"))
+    make_document(database, DocumentKey("shop", "not-ingested"), 0)
+    with database.transaction() as connection:
+        every = coverage_by_stage(connection, "shop", STAGES)
+        assert coverage_totals(connection, "shop", STAGES, minimum) == {
+            name: add_up(rows, minimum) for name, rows in every.items()
+        }
+        for stages in (STAGES, STAGES[:1]):
+            found = incomplete_documents(connection, "shop", stages, minimum)
+            left = [
+                rows
+                for rows in zip(*(every[stage.name] for stage in stages), strict=True)
+                if not all(row.is_complete(minimum) for row in rows)
+            ]
+            assert list(zip(*found.values(), strict=True)) == left
 
 
 def test_a_document_without_images_is_complete_and_an_unknown_one_is_not(database: Database) -> None:

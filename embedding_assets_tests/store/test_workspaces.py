@@ -21,6 +21,7 @@ from embedding_assets.store import (
     browsing,
     consistency,
     coverage_history,
+    coverage_totals,
     document_stages,
     documents,
     due,
@@ -37,7 +38,7 @@ from embedding_assets.store import (
     vectors,
 )
 from embedding_assets.store.analyses import AnalysisVersion
-from embedding_assets.store.coverage_history import CoverageTotal
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.store.database import Database
 from embedding_assets.store.spaces import SLIG, Collection, ensure_collection
 from embedding_assets_tests.factories import found_image, make_document, random_vectors, space
@@ -91,6 +92,10 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "coverage_of_workspace": lambda t: documents.coverage_of_workspace(t.connection, "shop", FLAG, "slig"),
     "coverage_of_document": lambda t: documents.coverage_of_document(t.connection, OURS, FLAG, "slig"),
     "coverage_by_stage": lambda t: documents.coverage_by_stage(t.connection, "shop", STAGES),
+    "coverage_totals": lambda t: coverage_totals.coverage_totals(t.connection, "shop", STAGES, 0.95),
+    "incomplete_documents": lambda t: coverage_totals.incomplete_documents(
+        t.connection, "shop", STAGES, 0.95
+    ),
     "coverage_of_documents": lambda t: documents.coverage_of_documents(t.connection, [OURS], STAGES[0]),
     "save_images": lambda t: images.save_images(
         t.connection, OURS, [(i, 0, found_image(n, caption="ours")) for n, i in enumerate(t.all_ids)]
@@ -193,7 +198,9 @@ NOT_OF_A_WORKSPACE = {
     "confirm_requests": "the same",
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
     "forget_coverage": "maintenance, and says so",
-    "total_coverage": "touches no database",
+    "coverage_sql": "touches no database",
+    "coverage_parameters": "touches no database",
+    "read_coverage_rows": "touches no database",
     "find_drift": "maintenance, and says so",
     "flags_without_collection": "maintenance, and says so",
     "unregistered_names": "embedding spaces are the whole database's",
@@ -223,6 +230,7 @@ MODULES = (
     browsing,
     consistency,
     coverage_history,
+    coverage_totals,
     document_stages,
     documents,
     due,

@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from embedding_assets.defs.outcomes import INFRASTRUCTURE_RETRY, translated_errors
+from embedding_assets.defs.outcomes import translated_errors
 from embedding_assets.defs.resources import PipelineResource
 from embedding_assets.pipeline.index_report import IndexReport, index_table
 
@@ -67,7 +67,6 @@ def make_vector_indexes(code_version: str, owners: Sequence[str] = ()) -> dg.Ass
         deps=["slig_embeddings", "understanding_embeddings", "text_embeddings"],
         description="An HNSW index with cosine distance, and a GIN index on the metadata, for each collection that "
         "has enough rows. Built while searches and writes go on; what is there and as wanted is kept.",
-        retry_policy=INFRASTRUCTURE_RETRY,
         group_name="search",
         kinds={"postgres"},
         owners=list(owners),
@@ -76,7 +75,12 @@ def make_vector_indexes(code_version: str, owners: Sequence[str] = ()) -> dg.Ass
     def vector_indexes(
         context: dg.AssetExecutionContext, config: IndexConfig, pipeline: PipelineResource
     ) -> dg.MaterializeResult[None]:
-        """Thin over `pipeline.indexing`."""
+        """Thin over `pipeline.indexing`.
+
+        Without a retry policy: with one, Dagster 1.13 takes the termination of a run for a reason to try the step again
+        (`op_execution_error_boundary`), and a build could not be stopped. What is worth trying again is asked for by
+        `translated_errors`.
+        """
         with translated_errors(context):
             reports = pipeline.index_builder().build(
                 rebuild=config.rebuild,

@@ -1,0 +1,177 @@
+"""Candidates get exact, calibrated scores, and no more of them than can still be among the hits.
+
+Where indexes give the candidates, each arm has told the cosines of its own nearest, and that no other image is
+nearer than the last of them. So every candidate has a bound on its fused score, and only those whose bound reaches
+the worst hit need their missing scores (the threshold algorithm of Fagin, Lotem and Naor, 2001). What is left out
+can't be a hit; what is a hit has exact scores in every arm.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import Connection
+
+from embedding_assets.search import fusion
+from embedding_assets.search.asking import Arm, Choice
+from embedding_assets.search.fusion import Scores
+from embedding_assets.search.result import ArmReport
+from embedding_assets.store.search import (
+    Scope,
+    ScoreTable,
+    exact_scores,
+    holders_of_codes,
+    nearest_by_arm,
+)
+
+Nearest = Mapping[str, Sequence[tuple[uuid.UUID, float]]]
+
+FIRST = 64
+"""Candidates that are scored before the others' bounds are looked at, at least."""
+
+SLACK = 0.002
+"""Cosines that an index of 16-bit numbers tells are off by some 0.0005."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scored images.
+
+    Attributes:
+        table: ids, cosines by asked arm, codes found.
+        reports: every arm, and what became of it.
+        arms: names of the used arms, the columns of `scores`.
+        scores: calibrated, shape (n, used arms), NaN where an image has no vector.
+        fused: shape (n,).
+        candidates: images that were looked at.
+    """
+
+    table: ScoreTable
+    reports: list[ArmReport]
+    arms: list[str]
+    scores: Scores
+    fused: Scores
+    candidates: int
+
+
+def score_all(
+    connection: Connection, scope: Scope, choice: Choice, codes: Sequence[str], method: str
+) -> Scored:
+    """Scores every image in scope; `method` is "convex" or "rrf"."""
+    table = exact_scores(connection, scope, [arm.query for arm in choice.arms if arm.query], codes)
+    return fuse(table, choice, codes, method, by_index=False, candidates=len(table.ids))
+
+
+def score_candidates(
+    connection: Connection,
+    scope: Scope,
+    choice: Choice,
+    codes: Sequence[str],
+    method: str,
+    limit: int,
+    wanted: int,
+) -> Scored:
+    """Scores the candidates that indexes and codes give.
+
+    Args:
+        limit: candidates of each arm.
+        wanted: best images that have to be right.
+    """
+    queries = [arm.query for arm in choice.arms if arm.query]
+    near = nearest_by_arm(connection, scope, queries, limit) if queries else {}
+    found = [image_id for hits in near.values() for image_id, _ in hits]
+    ids = list(dict.fromkeys([*found, *holders_of_codes(connection, scope, codes, limit)]))
+
+    def scored(some: Sequence[uuid.UUID]) -> ScoreTable:
+        return exact_scores(connection, scope, queries, codes, some)
+
+    if method != "convex" or codes or len(ids) <= FIRST or not all(near.values()):
+        # Ranks need every candidate, what codes one holds has no bound but the highest, and an arm that found
+        # nothing tells no bound.
+        return fuse(scored(ids), choice, codes, method, by_index=True, candidates=len(ids))
+    bounds = upper_bounds(ids, near, choice.asked)
+    order = np.argsort(-bounds, kind="stable")
+    first = max(FIRST, 2 * wanted)
+    table = scored([ids[n] for n in order[:first]])
+    result = fuse(table, choice, codes, method, by_index=True, candidates=len(ids))
+    ranked = np.sort(result.fused)[::-1]
+    worst_hit = ranked[wanted - 1] if len(ranked) >= wanted else -np.inf
+    rest = [ids[n] for n in order[first:] if bounds[n] >= worst_hit]
+    if rest:
+        table = _joined(table, scored(rest))
+        result = fuse(table, choice, codes, method, by_index=True, candidates=len(ids))
+    return result
+
+
+def upper_bounds(ids: Sequence[uuid.UUID], near: Nearest, arms: Sequence[Arm]) -> Scores:
+    """The highest fused score that each candidate can have, shape (n,).
+
+    Args:
+        ids: n candidates.
+        near: by arm the nearest with their cosines, most similar first; at least one each.
+        arms: the asked arms; weights may have any sum.
+    """
+    place = {image_id: n for n, image_id in enumerate(ids)}
+    total = sum(arm.weight for arm in arms)
+    bounds = np.zeros(len(ids))
+    for arm in arms:
+        assert arm.query is not None
+        hits = near[arm.name]
+        cosines = np.full(len(ids), hits[-1][1])
+        for image_id, cosine in hits:
+            cosines[place[image_id]] = cosine
+        length = float(np.linalg.norm(arm.query.vector))
+        # An image without a vector scores 0, which may be more than the bound of those that have one.
+        bounds += arm.weight / total * np.maximum(length * (cosines + SLACK) - arm.offset, 0.0)
+    return bounds
+
+
+def fuse(
+    table: ScoreTable, choice: Choice, codes: Sequence[str], method: str, *, by_index: bool, candidates: int
+) -> Scored:
+    """Calibrates and adds up; arms in which no image has a vector are left out, and the other weights grow."""
+    columns: dict[str, Scores] = {}
+    how: dict[str, str] = {}
+    for number, arm in enumerate(choice.asked):
+        assert arm.query is not None
+        cosines = table.cosines[:, number]
+        if len(cosines) and np.isnan(cosines).all():
+            arm.left_out = "no image in scope has a vector of this kind"
+            continue
+        arm.left_out = ""
+        columns[arm.name] = float(np.linalg.norm(arm.query.vector)) * cosines - arm.offset
+        how[arm.name] = "index" if by_index and arm.query.index is not None else "exact"
+    if codes:
+        how.setdefault("text", "codes")
+        columns["text"] = fusion.with_codes(columns.get("text"), table.codes, len(codes))
+    used = [arm for arm in choice.arms if arm.name in columns]
+    total = sum(arm.weight for arm in used)
+    weights = {arm.name: arm.weight / total for arm in used}
+    reports = [
+        ArmReport(
+            arm.name,
+            arm.configured,
+            weights.get(arm.name, 0.0),
+            "" if arm.name in columns else arm.left_out,
+            how.get(arm.name, ""),
+            round(arm.encode_ms, 3),
+        )
+        for arm in choice.arms
+    ]
+    names = [arm.name for arm in used]
+    scores = np.stack([columns[name] for name in names], axis=1) if used else np.empty((len(table.ids), 0))
+    shares = [weights[name] for name in names]
+    by_rank = method == "rrf"
+    fused = fusion.reciprocal_ranks(scores, shares, table.ids) if by_rank else fusion.convex(scores, shares)
+    return Scored(table, reports, names, scores, fused, candidates)
+
+
+def _joined(one: ScoreTable, other: ScoreTable) -> ScoreTable:
+    return ScoreTable(
+        [*one.ids, *other.ids],
+        np.concatenate([one.cosines, other.cosines]),
+        np.concatenate([one.codes, other.codes]),
+    )
