@@ -90,7 +90,9 @@ class Matcher:
         values = {word.lower(): value for value, entries in words.items() for word in entries}
         longest_first = sorted(values, key=lambda word: (-len(word), word))
         alternatives = "|".join(re.escape(word).replace(r"\ ", r"[\s-]+") for word in longest_first)
-        found = rf"(?<![\w])({alternatives})s?(?!\w)" if values else r"(?!)"  # nothing to find: matches nowhere
+        found = (
+            rf"(?<![\w])({alternatives})s?(?!\w)" if values else r"(?!)"
+        )  # nothing to find: matches nowhere
         return cls(re.compile(found), values, looks_count)
 
     def named(self, text: str) -> list[str]:

@@ -189,6 +189,7 @@ def ask(
         arm.encode_ms = round(1000 * (time.perf_counter() - started), 3)
         notes += [note for _, note in scales.values() if note]
         vector, arm.offset = combine([(vectors[kind], scale) for kind, (scale, _) in scales.items()])
+        arm.encode_ms = 1000 * (time.perf_counter() - started)
         arm.query = ArmQuery(arm.name, collection, vector, snapshot.indexes.get(collection.table))
     return notes
 

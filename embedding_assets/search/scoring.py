@@ -160,7 +160,7 @@ def fuse(
             weights.get(arm.name, 0.0),
             "" if arm.name in columns else arm.left_out,
             how.get(arm.name, ""),
-            arm.encode_ms,
+            round(arm.encode_ms, 3),
         )
         for arm in choice.arms
     ]
