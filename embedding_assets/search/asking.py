@@ -186,7 +186,6 @@ def ask(
             logger.warning("search: arm %s is left out: %s", arm.name, error)
             arm.left_out = error.message
             continue
-        arm.encode_ms = round(1000 * (time.perf_counter() - started), 3)
         notes += [note for _, note in scales.values() if note]
         vector, arm.offset = combine([(vectors[kind], scale) for kind, (scale, _) in scales.items()])
         arm.encode_ms = 1000 * (time.perf_counter() - started)
