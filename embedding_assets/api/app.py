@@ -18,7 +18,7 @@ from embedding_assets.api.limits import RequestLimits
 from embedding_assets.api.metrics import MeasureRequests, Metrics
 from embedding_assets.api.problems import LastResort, install_problem_handlers
 from embedding_assets.api.rate_limit import RateLimiter
-from embedding_assets.api.routes import documents, failures, health, images, jobs, search
+from embedding_assets.api.routes import documents, failures, health, images, jobs, search, starting
 from embedding_assets.api.services import Services
 from embedding_assets.api.shapes import FieldError, ProblemShape
 from embedding_assets.settings import Settings
@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, services: Services | None = None) -> FastA
     app.state.metrics = Metrics()
     app.state.streams = 0
     install_problem_handlers(app)
-    for routes in (search, documents, images, failures, jobs, health, session):
+    for routes in (search, documents, images, failures, starting, jobs, health, session):
         app.include_router(routes.router)
     _add_web(app)
     _complete_document(app)

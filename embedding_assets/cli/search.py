@@ -148,7 +148,7 @@ def _print_explanation(result: SearchResult) -> None:
         ],
     )
     scored = "all images in scope" if result.exact else "candidates of the indexes"
-    lines = [f"fusion {result.fusion}; {result.candidates} images scored ({scored})"]
+    lines = [f"fusion {result.fusion}; {result.candidates} images looked at ({scored})"]
     if result.codes:
         lines.append(f"codes looked for exactly: {', '.join(result.codes)}")
     lines.append("ms: " + ", ".join(f"{name} {value:.1f}" for name, value in result.timings_ms.items()))

@@ -26,9 +26,8 @@ from embedding_assets.pipeline.asset_stages import assets_in_use, stages_in_use
 from embedding_assets.pipeline.requests import WorkToDo
 from embedding_assets.pipeline.service import ImageEmbeddingService, failed_image
 from embedding_assets.settings import Settings
-from embedding_assets.store.coverage_totals import CoverageTotal, total_coverage
+from embedding_assets.store.coverage_totals import CoverageTotal, coverage_totals
 from embedding_assets.store.database import Database
-from embedding_assets.store.documents import coverage_by_stage
 from embedding_assets.store.failures import open_failures
 from embedding_assets.store.jobs import (
     ENDED,
@@ -386,10 +385,9 @@ class JobService:
         totals: dict[str, CoverageTotal] = {}
         with self.database.transaction() as connection:
             if stages:
-                counted = coverage_by_stage(connection, row.workspace_id, stages, row.document_ids)
-                totals = {
-                    name: total_coverage(rows, self.settings.min_coverage) for name, rows in counted.items()
-                }
+                totals = coverage_totals(
+                    connection, row.workspace_id, stages, self.settings.min_coverage, row.document_ids
+                )
             vectors = count_vectors_by_kind(
                 connection, row.workspace_id, list(FLAGS.values()), row.document_ids
             )

@@ -193,6 +193,7 @@ class ImageEmbeddingService:
         image_id, found = self.ingestor.add_posted_image(key, material_image, run_id)
         if found.status is not ImageStatus.READY:
             return False, False, found.reason
+        embedder.pending(key)  # gives images of earlier versions the vectors that these lack
         report = embedder.run(workspace_id, [image_id], run_id=run_id)
         if report.failed:
             return True, False, report.failed[0].error

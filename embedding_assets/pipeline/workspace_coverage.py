@@ -16,7 +16,11 @@ from embedding_assets.pipeline.coverage_report import (
     time_left,
 )
 from embedding_assets.settings import Settings
-from embedding_assets.store.coverage_history import CoverageRecord, count_failures, coverage_history
+from embedding_assets.store.coverage_history import (
+    CoverageRecord,
+    count_failures,
+    coverage_history,
+)
 from embedding_assets.store.coverage_totals import coverage_totals
 from embedding_assets.store.database import Database
 from embedding_assets.store.documents import coverage_by_stage

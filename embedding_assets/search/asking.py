@@ -11,7 +11,7 @@ import numpy as np
 
 from embedding_assets.encoders.aspects import ASPECTS
 from embedding_assets.encoders.protocol import Vectors
-from embedding_assets.errors import EmbeddingAssetsError, InfrastructureError, PermanentError
+from embedding_assets.errors import EmbeddingAssetsError, ImageRejected, PermanentError, StoreUnavailable
 from embedding_assets.search.arms import ARMS, LOOKS_ARMS, TEXT_ARMS
 from embedding_assets.search.calibration import Scale
 from embedding_assets.search.profiles import (
@@ -151,11 +151,11 @@ def ask(
 
     Raises:
         ImageRejected: the image can't be decoded.
-        InfrastructureError: the database is gone.
+        StoreUnavailable: the database is gone.
     """
     text = request.query_text()
     looks = (looks_of(text) or text) if text else None
-    visual = queries.of_image(request.image) if request.image is not None else None
+    visual: Vectors | None = None
     notes: list[str] = []
     for arm in choice.arms:
         if arm.left_out:
@@ -171,7 +171,8 @@ def ask(
             wanted = text if arm.name in TEXT_ARMS else looks
             if wanted:
                 vectors["text"] = queries.of_text(arm.name, collection, wanted)
-            if visual is not None and arm.name in LOOKS_ARMS:
+            if request.image is not None and arm.name in LOOKS_ARMS:
+                visual = queries.of_image(request.image) if visual is None else visual
                 is_visual = arm.name == "visual"
                 vectors["image"] = visual if is_visual else queries.aspect_of_image(collection, visual)
             elif arm.name in own:
@@ -180,15 +181,15 @@ def ask(
                 arm.left_out = _nothing_to_ask(arm.name, request)
                 continue
             scales = {kind: keeper.scale(snapshot, arm.name, kind) for kind in vectors}
-        except InfrastructureError:
+        except (StoreUnavailable, ImageRejected):
             raise
         except EmbeddingAssetsError as error:
             logger.warning("search: arm %s is left out: %s", arm.name, error)
             arm.left_out = error.message
             continue
-        arm.encode_ms = round(1000 * (time.perf_counter() - started), 3)
         notes += [note for _, note in scales.values() if note]
         vector, arm.offset = combine([(vectors[kind], scale) for kind, (scale, _) in scales.items()])
+        arm.encode_ms = 1000 * (time.perf_counter() - started)
         arm.query = ArmQuery(arm.name, collection, vector, snapshot.indexes.get(collection.table))
     return notes
 

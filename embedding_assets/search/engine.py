@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection
 
 from embedding_assets.encoders.protocol import Vectors
-from embedding_assets.errors import PermanentError
+from embedding_assets.errors import PermanentError, SchemaError
 from embedding_assets.search import fusion
 from embedding_assets.search.asking import ask, choose
 from embedding_assets.search.describing import Folding, describe
@@ -87,10 +87,19 @@ class SearchEngine:
             ImageRejected: the image can't be decoded.
             StoreUnavailable: the database is gone, or a statement took too long.
         """
-        clock = _Clock()
         request.checked()
+        try:
+            return self._search(request)
+        except SchemaError:  # a collection that the snapshot knows has been dropped meanwhile
+            self._keeper.forget()
+            return self._search(request)
+
+    def _search(self, request: SearchRequest) -> SearchResult:
+        clock = _Clock()
         text, scope = request.query_text(), request.scope()
-        limit = max(self.candidates, request.top_k)
+        folding = Folding() if request.diversity else None
+        wanted = request.top_k * (folding.times if folding else 1)
+        limit = max(self.candidates, wanted) + len(scope.without)
         choice = choose(request)
         own: dict[str, Vectors] = {}
         with self.database.transaction() as connection:
@@ -107,8 +116,6 @@ class SearchEngine:
         if not choice.asked and not codes:
             raise choice.refuse()
         clock.lap("encode")
-        folding = Folding() if request.diversity else None
-        wanted = request.top_k * (folding.times if folding else 1)
         with self.database.transaction() as connection:
             begin_search(connection, self.timeout_s, limit)
             if exact:

@@ -95,13 +95,20 @@ def fold_duplicates(
         (position, positions folded into it), from best to worst.
     """
     kept: list[tuple[int, list[int]]] = []
+    by_hash: dict[str, int] = {}
+    known = [vector for vector in vectors if vector is not None]
+    rows = np.zeros((len(order), len(known[0]) if known else 0), dtype=np.float32)
     for position in order:
-        for other, folded in kept:
-            mine, theirs = vectors[position], vectors[other]
-            alike = mine is not None and theirs is not None and float(mine @ theirs) > most_alike
-            if hashes[position] == hashes[other] or alike:
-                folded.append(position)
-                break
-        else:
-            kept.append((position, []))
+        vector = vectors[position]
+        twin = by_hash.get(hashes[position])
+        if twin is None and vector is not None:
+            alike = np.flatnonzero(rows[: len(kept)] @ vector > most_alike)
+            twin = int(alike[0]) if len(alike) else None
+        if twin is not None:
+            kept[twin][1].append(position)
+            continue
+        by_hash[hashes[position]] = len(kept)
+        if vector is not None:
+            rows[len(kept)] = vector
+        kept.append((position, []))
     return kept

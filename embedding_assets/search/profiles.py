@@ -127,10 +127,11 @@ def looks_of(text: str) -> str:
 
     Nor does a picture show what else a text of specifications says of use and kind: "floor tiles 60x60" is "".
     """
+    stated = read_specifications([text])
+    if not (stated.sizes or stated.properties or _SIZE.search(text)):
+        return " ".join(text.split())
     rest = " ".join(_SPECIFICATION_WORDS.sub(" ", text).split())
     rest = re.sub(r" (?=[,;:.])", "", rest).strip(" ,;:-/")
-    if rest == " ".join(text.split()):
-        return rest
     unseen = [_vocabulary().matchers[kind].pattern for kind in ("application", "category")]
     left = rest.lower()
     for pattern in unseen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from embedding_assets.store.search import Condition, Scope, parse_filters
 
 MAX_QUERY_CHARACTERS = 2_000
 MAX_TOP_K = 200
+MAX_WEIGHT = 1_000_000
 
 Fusion = Literal["convex", "rrf"]
 
@@ -80,6 +82,8 @@ class SearchRequest:
             )
         if self.weights is not None:
             _check_weights(self.weights)
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise PermanentError(f"min_score is {self.min_score}; expected a finite number")
         parse_filters(self.filters)
         return self
 
@@ -119,8 +123,8 @@ def _check_weights(weights: Mapping[str, float]) -> None:
         raise PermanentError(
             f"there is no arm {', '.join(map(repr, unknown))}", hint=f"expected {', '.join(ARMS)}"
         )
-    bad = [f"{arm}={weight}" for arm, weight in weights.items() if not 0 <= weight < float("inf")]
+    bad = [f"{arm}={weight}" for arm, weight in weights.items() if not 0 <= weight <= MAX_WEIGHT]
     if bad:
-        raise PermanentError(f"weights have to be finite and not negative, got {', '.join(bad)}")
+        raise PermanentError(f"weights have to be 0 to {MAX_WEIGHT:,}, got {', '.join(bad)}")
     if not any(weights.values()):
         raise PermanentError("all weights are 0: at least one arm has to count")

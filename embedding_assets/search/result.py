@@ -102,10 +102,10 @@ class SearchResult:
         arms: every arm with its weight, and why it was left out.
         fusion: "convex" or "rrf".
         codes: codes of the query that were looked for exactly.
-        candidates: images that were scored.
+        candidates: images that were looked at.
         exact: whether every image in scope was scored, so that nothing is approximate.
         notes: what an operator should know, a calibration that was measured just now, say.
-        timings_ms: milliseconds by step: plan, encode, candidates, scores, details, total.
+        timings_ms: milliseconds by step: plan, encode, scores (candidates included), details, total.
     """
 
     hits: list[Hit]

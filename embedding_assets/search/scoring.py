@@ -1,9 +1,9 @@
 """Candidates get exact, calibrated scores, and no more of them than can still be among the hits.
 
-Where indexes give the candidates, each arm has told the cosines of its own nearest, and that no other image is
-nearer than the last of them. So every candidate has a bound on its fused score, and only those whose bound reaches
-the worst hit need their missing scores (the threshold algorithm of Fagin, Lotem and Naor, 2001). What is left out
-can't be a hit; what is a hit has exact scores in every arm.
+Where indexes give the candidates, each arm has told the cosines of its own nearest; as far as the index finds what is
+near, no other image is nearer than the last of them. So every candidate has a bound on its fused score, and only those
+whose bound reaches the worst hit need their missing scores (the threshold algorithm of Fagin, Lotem and Naor, 2001).
+What is a hit has exact scores in every arm.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def score_all(
 ) -> Scored:
     """Scores every image in scope; `method` is "convex" or "rrf"."""
     table = exact_scores(connection, scope, [arm.query for arm in choice.arms if arm.query], codes)
-    return fuse(table, choice, codes, method, by_index=False, candidates=len(table.ids))
+    return fuse(table, choice, codes, method, candidates=len(table.ids))
 
 
 def score_candidates(
@@ -84,9 +84,11 @@ def score_candidates(
         wanted: best images that have to be right.
     """
     queries = [arm.query for arm in choice.arms if arm.query]
+    holders = holders_of_codes(connection, scope, codes, limit)
     near = nearest_by_arm(connection, scope, queries, limit) if queries else {}
     found = [image_id for hits in near.values() for image_id, _ in hits]
-    ids = list(dict.fromkeys([*found, *holders_of_codes(connection, scope, codes, limit)]))
+    ids = list(dict.fromkeys([*found, *holders]))
+    present = frozenset(arm for arm, hits in near.items() if hits)
 
     def scored(some: Sequence[uuid.UUID]) -> ScoreTable:
         return exact_scores(connection, scope, queries, codes, some)
@@ -94,18 +96,18 @@ def score_candidates(
     if method != "convex" or codes or len(ids) <= FIRST or not all(near.values()):
         # Ranks need every candidate, what codes one holds has no bound but the highest, and an arm that found
         # nothing tells no bound.
-        return fuse(scored(ids), choice, codes, method, by_index=True, candidates=len(ids))
+        return fuse(scored(ids), choice, codes, method, present=present, candidates=len(ids))
     bounds = upper_bounds(ids, near, choice.asked)
     order = np.argsort(-bounds, kind="stable")
     first = max(FIRST, 2 * wanted)
     table = scored([ids[n] for n in order[:first]])
-    result = fuse(table, choice, codes, method, by_index=True, candidates=len(ids))
+    result = fuse(table, choice, codes, method, present=present, candidates=len(ids))
     ranked = np.sort(result.fused)[::-1]
     worst_hit = ranked[wanted - 1] if len(ranked) >= wanted else -np.inf
     rest = [ids[n] for n in order[first:] if bounds[n] >= worst_hit]
     if rest:
         table = _joined(table, scored(rest))
-        result = fuse(table, choice, codes, method, by_index=True, candidates=len(ids))
+        result = fuse(table, choice, codes, method, present=present, candidates=len(ids))
     return result
 
 
@@ -133,20 +135,32 @@ def upper_bounds(ids: Sequence[uuid.UUID], near: Nearest, arms: Sequence[Arm]) -
 
 
 def fuse(
-    table: ScoreTable, choice: Choice, codes: Sequence[str], method: str, *, by_index: bool, candidates: int
+    table: ScoreTable,
+    choice: Choice,
+    codes: Sequence[str],
+    method: str,
+    *,
+    candidates: int,
+    present: frozenset[str] | None = None,
 ) -> Scored:
-    """Calibrates and adds up; arms in which no image has a vector are left out, and the other weights grow."""
+    """Calibrates and adds up; arms in which no image has a vector are left out, and the other weights grow.
+
+    Args:
+        table: exact scores, of all images in scope or of candidates.
+        candidates: images that were looked at.
+        present: arms whose indexes found images in scope; None where all images in scope were scored.
+    """
     columns: dict[str, Scores] = {}
     how: dict[str, str] = {}
     for number, arm in enumerate(choice.asked):
         assert arm.query is not None
         cosines = table.cosines[:, number]
-        if len(cosines) and np.isnan(cosines).all():
+        if len(cosines) and np.isnan(cosines).all() and arm.name not in (present or ()):
             arm.left_out = "no image in scope has a vector of this kind"
             continue
         arm.left_out = ""
         columns[arm.name] = float(np.linalg.norm(arm.query.vector)) * cosines - arm.offset
-        how[arm.name] = "index" if by_index and arm.query.index is not None else "exact"
+        how[arm.name] = "exact" if present is None or arm.query.index is None else "index"
     if codes:
         how.setdefault("text", "codes")
         columns["text"] = fusion.with_codes(columns.get("text"), table.codes, len(codes))
@@ -160,7 +174,7 @@ def fuse(
             weights.get(arm.name, 0.0),
             "" if arm.name in columns else arm.left_out,
             how.get(arm.name, ""),
-            arm.encode_ms,
+            round(arm.encode_ms, 3),
         )
         for arm in choice.arms
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -47,12 +47,14 @@ class Snapshot:
         calibrations: by (`Collection.table`, kind of query).
         indexes: usable HNSW index by `Collection.table`.
         sizes: vectors by `Collection.table`, estimated.
+        counted: tables whose calibrations were found to be still good, while this snapshot is kept.
     """
 
     collections: dict[str, Collection]
     calibrations: dict[tuple[str, str], Calibration]
     indexes: dict[str, VectorIndex]
     sizes: dict[str, int]
+    counted: set[str] = field(default_factory=set)
 
     @property
     def largest(self) -> int:
@@ -91,6 +93,10 @@ class SnapshotKeeper:
             self._kept = kept
         return kept[1]
 
+    def forget(self) -> None:
+        """Reads the snapshot anew at the next search."""
+        self._kept = None
+
     def scale(self, snapshot: Snapshot, arm: str, kind: str) -> tuple[Scale, str]:
         """By what an arm's cosines are scaled for "text" or "image" queries; measures it where nothing is stored.
 
@@ -99,10 +105,10 @@ class SnapshotKeeper:
         """
         collection = snapshot.collections[arm]
         stored = snapshot.calibrations.get((collection.table, kind))
-        if stored is None:
+        if stored is None or self._outgrown(snapshot, collection, stored):
             with self._lock:  # one thread measures, the others find it
                 stored = snapshot.calibrations.get((collection.table, kind))
-                if stored is None:
+                if stored is None or self._outgrown(snapshot, collection, stored):
                     stored = self.measure(arm, collection, kind)
                     if stored is None:
                         return Scale(0.0, 1.0), ""
@@ -118,6 +124,17 @@ class SnapshotKeeper:
                 "materialize vector_indexes, or run `embedding-assets indexes`"
             )
         return Scale(stored.low, stored.high), note
+
+    def _outgrown(self, snapshot: Snapshot, collection: Collection, stored: Calibration) -> bool:
+        """Whether a calibration was measured on few vectors, and there are twice as many by now."""
+        if stored.vectors >= SAMPLE or collection.table in snapshot.counted:
+            return False
+        with self.database.transaction() as connection:
+            found = count_vectors(connection, collection, most=2 * stored.rows)
+        if found < 2 * stored.rows:
+            snapshot.counted.add(collection.table)
+            return False
+        return True
 
     def measure(self, arm: str, collection: Collection, kind: str) -> Calibration | None:
         """Measures and stores an arm's calibration for "text" or "image" queries; None where it has no vectors."""

@@ -67,9 +67,10 @@ def write_calibration(connection: Connection, collection: Collection, calibratio
     )
 
 
-def count_vectors(connection: Connection, collection: Collection) -> int:
-    """Vectors in a collection (maintenance: not scoped to a workspace)."""
-    return int(connection.execute(text(f"SELECT count(*) FROM {collection.qualified}")).scalar_one())
+def count_vectors(connection: Connection, collection: Collection, most: int | None = None) -> int:
+    """Vectors in a collection, counted up to `most` (maintenance: not scoped to a workspace)."""
+    counted = text(f"SELECT count(*) FROM (SELECT FROM {collection.qualified} LIMIT CAST(:most AS bigint)) n")
+    return int(connection.execute(counted, {"most": most}).scalar_one())
 
 
 def estimate_vectors(connection: Connection, collections: Sequence[Collection]) -> dict[str, int]:

@@ -5,7 +5,7 @@ Handing every document over one by one takes a program with many objects in memo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,31 +46,18 @@ class CoverageTotal:
         return CoverageTotal(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
 
 
-def total_coverage(rows: Iterable[Coverage], minimum: float) -> CoverageTotal:
-    """Adds up documents that have been read already.
-
-    Args:
-        minimum: coverage that a document needs to be complete, 0 to 1.
-    """
-    documents = complete = images = embedded = skipped = rejected = missing = 0
-    for row in rows:
-        documents += 1
-        complete += row.is_complete(minimum)
-        images += row.total
-        embedded += row.embedded
-        skipped += row.skipped
-        rejected += row.rejected
-        missing += row.missing
-    return CoverageTotal(documents, complete, images, embedded, skipped, rejected, missing)
-
-
 def coverage_totals(
-    connection: Connection, workspace_id: str, stages: Sequence[CountedStage], minimum: float
+    connection: Connection,
+    workspace_id: str,
+    stages: Sequence[CountedStage],
+    minimum: float,
+    document_ids: Sequence[str] | None = None,
 ) -> dict[str, CoverageTotal]:
     """Sums of a workspace's documents, for each stage by name.
 
     Args:
         minimum: coverage that a document needs to be complete, 0 to 1.
+        document_ids: only these documents; None for all.
     """
     counts = []
     for n in range(len(stages)):
@@ -81,9 +68,12 @@ def coverage_totals(
             f"count(*) FILTER (WHERE {_complete(n)})",
             *(f"coalesce(sum({what}), 0)::bigint" for what in sums),
         ]
+    parameters = {**coverage_parameters(workspace_id, stages), "minimum": minimum}
+    if document_ids is not None:
+        parameters["documents"] = list(document_ids)
     row = connection.execute(
-        text(f"SELECT {', '.join(counts)} FROM ({coverage_sql(stages)}) c"),
-        {**coverage_parameters(workspace_id, stages), "minimum": minimum},
+        text(f"SELECT {', '.join(counts)} FROM ({coverage_sql(stages, document_ids is not None)}) c"),
+        parameters,
     ).one()
     return {stage.name: CoverageTotal(*row[7 * n : 7 * n + 7]) for n, stage in enumerate(stages)}
 

@@ -7,6 +7,7 @@ is approximate. Where many are, each arm's nearest come from its HNSW index, fil
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,9 @@ _OPERATORS = {"$eq": "=", "$ne": "<>", "$lt": "<", "$lte": "<=", "$gt": ">", "$g
 _KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_CONDITIONS = 16
 MAX_LISTED = 100
+MAX_WALKED = 40_000
+"""Vectors that one arm's index is walked by at most (pgvector's own limit is 20,000), however few fit a filter."""
+
 MAX_CODES = 16
 """Codes of a query that are looked for."""
 
@@ -162,7 +166,7 @@ def _condition(name: str, operator: str, value: Any) -> Condition:
 
 def _kind(name: str, value: Any) -> type:
     kind = float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
-    if kind not in (float, str, bool) or (kind is float and not np.isfinite(value)):
+    if kind not in (float, str, bool) or (kind is float and not _is_finite(value)):
         raise PermanentError(
             f"filter {name}: expected a text, a finite number, true or false, got {str(value)[:80]!r}"
         )
@@ -173,6 +177,13 @@ def _kind(name: str, value: Any) -> type:
             f"filter {name}: expected {'a number' if name in _NUMERIC else 'a text'}, got {value!r}"
         )
     return kind
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def scope_sql(scope: Scope) -> tuple[str, dict[str, Any]]:
@@ -208,7 +219,7 @@ def _comparison(condition: Condition, number: int, parameters: dict[str, Any]) -
     kind = (
         "boolean" if isinstance(sample, bool) else "number" if isinstance(sample, int | float) else "string"
     )
-    cast = {"boolean": "boolean", "number": "float8", "string": "text"}[kind]
+    cast = {"boolean": "boolean", "number": "numeric", "string": "text"}[kind]
     # The type is asked first: a text among numbers must not break the cast.
     return (
         f"CASE WHEN jsonb_typeof(i.extra -> :key{number}) = '{kind}' "
@@ -244,9 +255,14 @@ def begin_search(connection: Connection, timeout_s: float, ef_search: int) -> No
         text(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
             "SELECT set_config('statement_timeout', :timeout, true), set_config('hnsw.ef_search', :ef, true), "
-            "set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('jit', 'off', true)"
+            "set_config('hnsw.iterative_scan', 'relaxed_order', true), "
+            "set_config('hnsw.max_scan_tuples', :most, true), set_config('jit', 'off', true)"
         ),
-        {"timeout": str(max(1, round(timeout_s * 1000))), "ef": str(min(1_000, max(1, ef_search)))},
+        {
+            "timeout": str(max(1, round(timeout_s * 1000))),
+            "ef": str(min(1_000, max(1, ef_search))),
+            "most": str(MAX_WALKED),
+        },
     )
 
 
@@ -304,6 +320,8 @@ def nearest_by_arm(
     connection: Connection, scope: Scope, arms: Sequence[ArmQuery], limit: int
 ) -> dict[str, list[tuple[uuid.UUID, float]]]:
     """For each arm the nearest images in scope by its index, one statement for all arms.
+
+    Postgres plans the rest of the transaction without sequential and bitmap scans: look for codes before.
 
     Vectors that belong to no image (a vecs client may store its own) and images of other workspaces are left out here;
     `exact_scores` asks the image rows once more.
@@ -368,7 +386,8 @@ def holders_of_codes(
     for joint in (" & ", " | "):
         rows = connection.execute(
             text(
-                f"SELECT i.id FROM document_images i WHERE {where} AND i.codes @@ CAST(:codes AS tsquery) LIMIT :limit"
+                f"SELECT i.id FROM document_images i WHERE {where} AND i.codes @@ CAST(:codes AS tsquery) "
+                "ORDER BY i.id LIMIT :limit"
             ),
             {**parameters, "codes": joint.join(map(_lexeme, codes)), "limit": limit},
         ).scalars()

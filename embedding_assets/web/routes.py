@@ -28,7 +28,7 @@ from embedding_assets.store.browsing import (
     summarize_documents,
 )
 from embedding_assets.store.coverage_history import coverage_history
-from embedding_assets.store.coverage_totals import total_coverage
+from embedding_assets.store.coverage_totals import coverage_totals
 from embedding_assets.store.documents import coverage_by_stage
 from embedding_assets.store.failures import open_failures
 from embedding_assets.store.models import FLAGS
@@ -218,8 +218,8 @@ def coverage(
         ids = [next(iter(row.values())).key.document_id for row in shown]
         known_documents = summarize_documents(connection, frame.workspace, ids)
         records = coverage_history(connection, frame.workspace, SHOWN_HISTORY)
+        totals = coverage_totals(connection, frame.workspace, stages, settings.min_coverage)
     history = coverage_page.by_stage(records, stages)
-    totals = {name: total_coverage(rows, settings.min_coverage) for name, rows in counted.items()}
     return page(
         "coverage.html",
         frame,

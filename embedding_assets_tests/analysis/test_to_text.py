@@ -103,6 +103,7 @@ def test_the_text_is_one_clean_line(analysis: VisionAnalysis, properties: dict[s
 def test_no_label_is_empty(analysis: VisionAnalysis, properties: dict[str, Any]) -> None:
     said = json.dumps([analysis.to_json(), properties])
     assume(not any(f"{label}:" in said for label in LABELS))
+    assume(not re.search(r'"[.,]', said))  # a value that begins with a full stop looks like none
     text = analysis_to_text(analysis, properties)
     assert not re.search(rf"({'|'.join(LABELS)}): ?([.,] |[.,]?$)", text)
 

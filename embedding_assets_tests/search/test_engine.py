@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from sqlalchemy import text
 
 from embedding_assets.errors import (
     EmbeddingAssetsError,
+    ImageRejected,
+    InfrastructureError,
     PermanentError,
     StoreUnavailable,
     TransientError,
@@ -496,12 +499,12 @@ def test_the_first_search_calibrates_says_so_and_the_next_finds_it_stored(corpus
     assert len(first.notes) == 7
     assert "calibrated just now, on 40 vectors" in first.notes[0]
     before = stored(corpus, *ARMS)
-    corpus.fill("shop/b", 40, seed=7)
+    corpus.fill("shop/b", 30, seed=7)
     again = corpus.engine().search(request)
     assert again.notes == ()
     assert stored(corpus, *ARMS) == before
     assert len(corpus.engine().calibrate()) == 14
-    assert stored(corpus, "visual")[("image_slig_embeddings", "text")].rows == 80
+    assert stored(corpus, "visual")[("image_slig_embeddings", "text")].rows == 70
 
 
 def test_query_vectors_are_kept_by_space_and_text(corpus: Corpus) -> None:
@@ -623,3 +626,166 @@ def test_an_embedder_of_each_text_arm_is_asked_in_its_own_space(corpus: Corpus) 
     assert set(arms_of(result)) == {"understanding"}
     assert isinstance(result, SearchResult)
     assert issubclass(PermanentError, EmbeddingAssetsError)
+
+
+# -- between two states ---------------------------------------------------------------------------------------
+
+
+def by_index_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "exact_up_to", lambda candidates, vectors: 0)
+
+
+def test_an_arm_that_few_images_have_yet_counts_alike_on_both_ways(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.fill("shop/a", 300, arms=("visual",))
+    corpus.fill("shop/b", 110, seed=3, arms=("visual", "text"))
+    for arm in ("visual", "text"):
+        build_index(corpus, arm, "vector")
+    engine = corpus.engine(candidates=410)
+    request = SearchRequest("shop", text="anything", weights={"visual": 0.9, "text": 0.1}, top_k=20)
+    exact = engine.search(request)
+    by_index_always(monkeypatch)
+    result = engine.search(request)
+    assert not result.exact
+    assert arms_of(result) == arms_of(exact)
+    assert [(hit.image_id, pytest.approx(hit.score)) for hit in exact.hits] == [
+        (hit.image_id, hit.score) for hit in result.hits
+    ]
+
+
+def test_folding_looks_at_as_many_candidates_by_index(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for copy in range(4):
+        corpus.fill(f"shop/copy{copy}", 40, seed=1, arms=("visual",))
+    build_index(corpus, "visual", "vector")
+    engine = corpus.engine()
+    request = SearchRequest("shop", text="anything", weights=only("visual"), top_k=40, diversity=True)
+    assert len(engine.search(request).hits) == 40
+    by_index_always(monkeypatch)
+    assert len(engine.search(request).hits) == 40
+
+
+def test_a_calibration_of_a_few_images_is_measured_again_when_they_are_many(corpus: Corpus) -> None:
+    corpus.fill("shop/a", 3, arms=("visual",))
+    engine = corpus.engine()
+    request = SearchRequest("shop", text="anything", weights=only("visual"))
+    engine.search(request)
+    corpus.fill("shop/b", 200, seed=5, arms=("visual",))
+    result = engine.search(request)
+    assert "calibrated just now, on 203 vectors" in result.notes[0]
+    before = [hit.score for hit in result.hits]
+    corpus.engine().calibrate()
+    assert [hit.score for hit in corpus.engine().search(request).hits] == pytest.approx(before)
+
+
+def test_a_collection_that_is_dropped_between_two_searches_costs_its_arm_only(corpus: Corpus) -> None:
+    corpus.fill("shop/a", 20)
+    engine = corpus.engine()
+    request = SearchRequest("shop", text="anything", profile="balanced")
+    assert arms_of(engine.search(request)) == {}
+    with corpus.database.transaction() as connection:
+        connection.execute(text("DROP TABLE vecs.image_style_embeddings"))
+    assert set(arms_of(engine.search(request))) == {"style"}
+
+
+def test_words_with_digits_that_are_no_specification_are_asked_of_the_looks(corpus: Corpus) -> None:
+    corpus.fill("shop/a", 20, arms=("visual",))
+    for query in ("3d tiles", "1920s", "5"):
+        result = corpus.engine().search(SearchRequest("shop", text=query))
+        assert {report.arm for report in result.arms if report.weight} >= {"visual"}, query
+        assert len(result.hits) == 10
+
+
+def test_an_image_model_that_fails_leaves_the_text_arms(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.fill("shop/a", 20)
+
+    def lost(data: bytes) -> bytes:
+        raise InfrastructureError("the device was lost")
+
+    monkeypatch.setattr(corpus.looks, "prepare", lost)
+    result = corpus.engine().search(
+        SearchRequest("shop", text="anything", image=b"picture", profile="balanced")
+    )
+    assert set(arms_of(result).values()) == {"the device was lost"}
+    assert {report.arm for report in result.arms if report.weight} == {"text", "understanding"}
+
+
+def test_an_image_that_can_not_be_decoded_is_the_requests_fault(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.fill("shop/a", 20)
+
+    def broken(data: bytes) -> bytes:
+        raise ImageRejected("no image")
+
+    monkeypatch.setattr(corpus.looks, "prepare", broken)
+    with pytest.raises(ImageRejected, match="no image"):
+        corpus.engine().search(SearchRequest("shop", text="anything", image=b"picture"))
+
+
+def test_numbers_of_any_size_can_be_filtered_by(corpus: Corpus) -> None:
+    ids, _ = corpus.fill("shop/a", 5, extra={"stock": 10**400})
+    engine = corpus.engine()
+    assert set(
+        found(engine.search(SearchRequest("shop", text="blue", filters={"stock": {"$gt": 10**30}})))
+    ) == set(ids)
+    with pytest.raises(PermanentError, match="finite number"):
+        engine.search(SearchRequest("shop", text="blue", filters={"stock": 10**400}))
+
+
+def test_one_engine_serves_many_threads(corpus: Corpus) -> None:
+    corpus.fill("shop/a", 60)
+    engine = corpus.engine()
+    requests = [SearchRequest("shop", text=f"anything {'x' * n}", profile="balanced") for n in range(8)]
+    expected = [found(corpus.engine().search(request)) for request in requests]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert [found(result) for result in pool.map(engine.search, requests)] == expected
+
+
+@pytest.mark.parametrize("ending", ["in peace", "killed"])
+def test_searches_go_on_while_an_index_is_built_and_after_its_build_was_killed(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    corpus.fill("shop/a", 2_500, arms=("visual",))
+    by_index_always(monkeypatch)
+    engine = corpus.engine()
+    request = SearchRequest("shop", text="anything", weights=only("visual"))
+    expected = found(engine.search(request))
+    collection = corpus.collection("visual")
+
+    def build() -> None:
+        with corpus.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(
+                text(
+                    f"CREATE INDEX CONCURRENTLY ON {collection.qualified} USING hnsw (vec vector_cosine_ops) "
+                    "WITH (m = 48, ef_construction = 400)"
+                )
+            )
+
+    during = 0
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(build)
+        while not building.done():
+            with corpus.database.transaction() as connection:
+                builder = connection.execute(
+                    text("SELECT pid FROM pg_stat_progress_create_index WHERE datname = current_database()")
+                ).scalar()
+            assert found(corpus.engine().search(request)) == expected
+            if builder is None:
+                continue
+            during += 1
+            if ending == "killed" and during == 2:
+                with corpus.database.transaction() as connection:
+                    connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": builder})
+    assert during >= 2
+    assert (building.exception() is not None) == (ending == "killed")
+    result = corpus.engine().search(request)
+    assert found(result) == expected
+    assert [report.how for report in result.arms if report.weight] == [
+        "exact" if ending == "killed" else "index"
+    ]

@@ -56,5 +56,5 @@ def test_no_image_scores_more_than_its_bound(
         order = [n for n in np.argsort(-column, kind="stable") if not np.isnan(column[n])][:listed]
         near[name] = [(ids[n], float(column[n])) for n in order]
     table = ScoreTable(ids, cosines, np.zeros(count, dtype=np.int64))
-    fused = fuse(table, choice, (), "convex", by_index=True, candidates=count).fused
+    fused = fuse(table, choice, (), "convex", candidates=count).fused
     assert (fused <= upper_bounds(ids, near, choice.asked) + 1e-6).all()

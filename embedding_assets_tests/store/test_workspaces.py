@@ -222,7 +222,6 @@ NOT_OF_A_WORKSPACE = {
     "delete_vectors": "takes ids of images that the caller has found in its workspace and removes",
     "forget_coverage": "maintenance, and says so",
     "coverage_sql": "touches no database",
-    "total_coverage": "touches no database",
     "coverage_parameters": "touches no database",
     "read_coverage_rows": "touches no database",
     "find_drift": "maintenance, and says so",

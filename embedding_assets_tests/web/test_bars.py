@@ -11,7 +11,7 @@ from embedding_assets.analysis.schema import VisionAnalysis
 from embedding_assets.pipeline.asset_stages import ASSET_STAGES
 from embedding_assets.search.arms import ARMS
 from embedding_assets.search.profiles import AUTO, PROFILES
-from embedding_assets.store.coverage_history import CoverageTotal
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.web import labels, routes
 from embedding_assets.web.bars import stage_view
 from embedding_assets.web.image_page import analysis_rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from embedding_assets.store.coverage_history import CoverageTotal
+from embedding_assets.store.coverage_totals import CoverageTotal
 from embedding_assets.web.chart import History, coverage_chart, throughput_chart
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)
