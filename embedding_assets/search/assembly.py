@@ -23,5 +23,9 @@ def open_search_engine(settings: Settings, database: Database) -> SearchEngine:
         settings.query_cache_size,
     )
     return SearchEngine(
-        database, queries, candidates=settings.search_candidates, timeout_s=settings.search_timeout_s
+        database,
+        queries,
+        candidates=settings.search_candidates,
+        timeout_s=settings.search_timeout_s,
+        connections=settings.search_connections,
     )

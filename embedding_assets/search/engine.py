@@ -22,6 +22,7 @@ from embedding_assets.encoders.protocol import Vectors
 from embedding_assets.errors import PermanentError, SchemaError
 from embedding_assets.search import fusion
 from embedding_assets.search.asking import ask, choose
+from embedding_assets.search.candidates import CandidateFinder
 from embedding_assets.search.describing import Folding, describe
 from embedding_assets.search.queries import QueryEncoder
 from embedding_assets.search.request import SearchRequest
@@ -60,6 +61,7 @@ class SearchEngine:
         queries: what embeds queries; a model or provider that did not make an arm's vectors leaves that arm out.
         candidates: nearest images asked of each arm's index, at least 100.
         timeout_s: seconds that one statement may take.
+        connections: connections over which one search asks indexes at once.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class SearchEngine:
         *,
         candidates: int = MIN_CANDIDATES,
         timeout_s: float = 10.0,
+        connections: int = 2,
     ) -> None:
         if candidates < MIN_CANDIDATES:
             raise ValueError(f"a search takes at least {MIN_CANDIDATES} candidates an arm, got {candidates}")
@@ -77,6 +80,7 @@ class SearchEngine:
         self.candidates = candidates
         self.timeout_s = timeout_s
         self._keeper = SnapshotKeeper(database, queries)
+        self._finder = CandidateFinder(database, connections, timeout_s)
 
     def search(self, request: SearchRequest) -> SearchResult:
         """Finds images.
@@ -116,12 +120,16 @@ class SearchEngine:
         if not choice.asked and not codes:
             raise choice.refuse()
         clock.lap("encode")
+        near = {} if exact else self._finder.find(scope, [a.query for a in choice.asked if a.query], limit)
+        clock.lap("candidates")
         with self.database.transaction() as connection:
             begin_search(connection, self.timeout_s, limit)
             if exact:
                 scored = score_all(connection, scope, choice, codes, request.fusion)
             else:
-                scored = score_candidates(connection, scope, choice, codes, request.fusion, limit, wanted)
+                scored = score_candidates(
+                    connection, scope, choice, codes, request.fusion, near, limit, wanted
+                )
             clock.lap("scores")
             order = [n for n in fusion.ranking(scored.fused, scored.table.ids) if scored.answering[n]]
             if request.min_score is not None:

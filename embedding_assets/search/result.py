@@ -105,7 +105,7 @@ class SearchResult:
         candidates: images that were looked at.
         exact: whether every image in scope was scored, so that nothing is approximate.
         notes: what an operator should know, a calibration that was measured just now, say.
-        timings_ms: milliseconds by step: plan, encode, scores (candidates included), details, total.
+        timings_ms: milliseconds by step: plan, encode, candidates, scores, details, total.
     """
 
     hits: list[Hit]

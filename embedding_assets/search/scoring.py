@@ -25,7 +25,6 @@ from embedding_assets.store.search import (
     ScoreTable,
     exact_scores,
     holders_of_codes,
-    nearest_by_arm,
 )
 
 Nearest = Mapping[str, Sequence[tuple[uuid.UUID, float]]]
@@ -74,18 +73,19 @@ def score_candidates(
     choice: Choice,
     codes: Sequence[str],
     method: str,
+    near: Nearest,
     limit: int,
     wanted: int,
 ) -> Scored:
     """Scores the candidates that indexes and codes give.
 
     Args:
-        limit: candidates of each arm.
+        near: by arm the nearest images with their cosines (`CandidateFinder`).
+        limit: candidates that codes give at most.
         wanted: best images that have to be right.
     """
     queries = [arm.query for arm in choice.arms if arm.query]
     holders = holders_of_codes(connection, scope, codes, limit)
-    near = nearest_by_arm(connection, scope, queries, limit) if queries else {}
     found = [image_id for hits in near.values() for image_id, _ in hits]
     ids = list(dict.fromkeys([*found, *holders]))
     present = frozenset(arm for arm, hits in near.items() if hits)
