@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sqlalchemy import text
 
 from embedding_assets.encoders.aspects import ASPECTS, SubspaceMethod, aspect_space
 from embedding_assets.encoders.protocol import EmbeddingSpace, Prepared, Vectors
 from embedding_assets.search.arms import ARMS, COLLECTION_OF_ARM
 from embedding_assets.search.engine import SearchEngine
 from embedding_assets.search.queries import QueryEncoder
+from embedding_assets.search.result import SearchResult
 from embedding_assets.store.database import Database
 from embedding_assets.store.spaces import Collection, ensure_collection
 from embedding_assets.store.stages import SLIG
@@ -130,3 +132,25 @@ class Corpus:
             with self.database.transaction() as connection:
                 write_embeddings(connection, key.split("/")[0], ids, [(collection, vectors[arm])], stage=SLIG)
         return ids, vectors
+
+
+def arms_of(result: SearchResult) -> dict[str, str]:
+    """Arm -> why it was left out."""
+    return {report.arm: report.left_out for report in result.arms if report.left_out}
+
+
+def found(result: SearchResult) -> list[uuid.UUID]:
+    return [hit.image_id for hit in result.hits]
+
+
+def only(arm: str) -> dict[str, float]:
+    return {arm: 1.0}
+
+
+def build_index(corpus: Corpus, arm: str, kind: str) -> None:
+    collection = corpus.collection(arm)
+    operand = "vec" if kind == "vector" else f"(vec::halfvec({collection.dimension}))"
+    with corpus.database.transaction() as connection:
+        connection.execute(
+            text(f"CREATE INDEX ON {collection.qualified} USING hnsw ({operand} {kind}_cosine_ops)")
+        )
