@@ -71,7 +71,7 @@ class SearchEngine:
         *,
         candidates: int = MIN_CANDIDATES,
         timeout_s: float = 10.0,
-        connections: int = 2,
+        connections: int = 1,
     ) -> None:
         if candidates < MIN_CANDIDATES:
             raise ValueError(f"a search takes at least {MIN_CANDIDATES} candidates an arm, got {candidates}")
