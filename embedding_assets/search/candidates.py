@@ -1,9 +1,9 @@
 """The nearest images of each arm, asked over one connection, or several at once.
 
 Walking seven indexes is what a search in a large workspace spends most of its time on, and Postgres walks them one
-after another on one connection; a server with free cores can walk some at the same time. No connection is held while another is waited for, so that searches can't block each
-other when the pool runs short. Each part sees a state of the database of its own; what is found is asked for once more,
-with exact scores, in one transaction.
+after another on one connection; a server with free cores can walk some at the same time. No connection is held while
+another is waited for, so that searches can't block each other when the pool runs short. Each part sees a state of the
+database of its own; what is found is asked for once more, with exact scores, in one transaction.
 """
 
 from __future__ import annotations
