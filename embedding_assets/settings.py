@@ -200,7 +200,7 @@ class Settings(BaseSettings):
         10.0, gt=0, le=600, description="Seconds that one statement of a search may take."
     )
     search_connections: int = Field(
-        1, ge=1, le=7, description="Connections over which one search asks the arms' indexes at once."
+        2, ge=1, le=7, description="Connections that one search uses at once while no other one is running."
     )
     query_cache_size: int = Field(
         1000, ge=0, le=1_000_000, description="Vectors of query texts that a process keeps."

@@ -53,8 +53,9 @@ def describe(
         visual: collection of visual vectors, which near-duplicates are told by.
     """
     looked_at = list(order[: top_k * (folding.times if folding else 1)])
+    rows = describe_hits(connection, workspace_id, [scored.table.ids[n] for n in looked_at])
+    looked_at = [n for n in looked_at if scored.table.ids[n] in rows]  # the others were removed a moment ago
     ids = [scored.table.ids[n] for n in looked_at]
-    rows = describe_hits(connection, workspace_id, ids)
     groups: list[tuple[int, list[int]]] = [(n, []) for n in range(len(ids))]
     if folding:
         vectors = vectors_of_images(connection, workspace_id, ids, visual) if visual else {}

@@ -22,7 +22,7 @@ from embedding_assets.encoders.protocol import Vectors
 from embedding_assets.errors import PermanentError, SchemaError
 from embedding_assets.search import fusion
 from embedding_assets.search.asking import ask, choose
-from embedding_assets.search.candidates import CandidateFinder
+from embedding_assets.search.candidates import ArmReader
 from embedding_assets.search.describing import Folding, describe
 from embedding_assets.search.queries import QueryEncoder
 from embedding_assets.search.request import SearchRequest
@@ -31,7 +31,13 @@ from embedding_assets.search.scoring import score_all, score_candidates
 from embedding_assets.search.snapshot import SnapshotKeeper
 from embedding_assets.store.calibrations import Calibration
 from embedding_assets.store.database import Database
-from embedding_assets.store.search import begin_search, codes_in, count_scope, vectors_of_images
+from embedding_assets.store.search import (
+    begin_search,
+    codes_in,
+    count_scope,
+    holders_of_codes,
+    vectors_of_images,
+)
 from embedding_assets.store.spaces import Collection
 
 MIN_CANDIDATES = 100
@@ -39,6 +45,13 @@ MIN_CANDIDATES = 100
 
 MIN_EXACT = 1_000
 """As many images in scope are always scored exactly."""
+
+SPARE = 1.1
+"""Vectors walked beyond those that are needed on average: images of a workspace lie together."""
+
+MOST_AT_ONCE = 2
+"""Times the candidates that a walk has in sight at most: with 4, the small workspace of benchmarks/search_speed.py was
+slower than with 2."""
 
 
 def exact_up_to(candidates: int, vectors: int) -> int:
@@ -48,6 +61,20 @@ def exact_up_to(candidates: int, vectors: int) -> int:
     vectors until k fit. The two are equal at n = sqrt(k N).
     """
     return max(MIN_EXACT, math.isqrt(candidates * vectors))
+
+
+def ef_search(candidates: int, share: float | None) -> int:
+    """Vectors that the walk of an index keeps in sight, so that `candidates` of them are of the workspace.
+
+    With fewer, pgvector has to take the walk up again, which costs more than to walk on. Of a workspace that is a small
+    part of the collection, it is taken up again all the same.
+
+    Args:
+        share: part of all images that is the workspace's; None: not known.
+    """
+    if share is None or not 0 < share < 1:
+        return candidates
+    return max(candidates, min(math.ceil(SPARE * candidates / share), MOST_AT_ONCE * candidates))
 
 
 class SearchEngine:
@@ -61,7 +88,7 @@ class SearchEngine:
         queries: what embeds queries; a model or provider that did not make an arm's vectors leaves that arm out.
         candidates: nearest images asked of each arm's index, at least 100.
         timeout_s: seconds that one statement may take.
-        connections: connections over which one search asks indexes at once.
+        connections: connections that one search uses at once while no other one is running.
     """
 
     def __init__(
@@ -71,7 +98,7 @@ class SearchEngine:
         *,
         candidates: int = MIN_CANDIDATES,
         timeout_s: float = 10.0,
-        connections: int = 1,
+        connections: int = 2,
     ) -> None:
         if candidates < MIN_CANDIDATES:
             raise ValueError(f"a search takes at least {MIN_CANDIDATES} candidates an arm, got {candidates}")
@@ -80,7 +107,7 @@ class SearchEngine:
         self.candidates = candidates
         self.timeout_s = timeout_s
         self._keeper = SnapshotKeeper(database, queries)
-        self._finder = CandidateFinder(database, connections, timeout_s)
+        self._reader = ArmReader(database, connections, timeout_s)
 
     def search(self, request: SearchRequest) -> SearchResult:
         """Finds images.
@@ -113,6 +140,7 @@ class SearchEngine:
             codes = codes_in(connection, text) if text and choice.arm("text").weight else []
             most = exact_up_to(limit, snapshot.largest)
             exact = count_scope(connection, scope, most) <= most
+            holders = [] if exact else holders_of_codes(connection, scope, codes, limit)
             if request.image_id is not None:
                 own = _own_vectors(connection, request.workspace_id, request.image_id, snapshot.collections)
         clock.lap("plan")
@@ -120,20 +148,23 @@ class SearchEngine:
         if not choice.asked and not codes:
             raise choice.refuse()
         clock.lap("encode")
-        near = {} if exact else self._finder.find(scope, [a.query for a in choice.asked if a.query], limit)
-        clock.lap("candidates")
+        if exact:
+            scored = score_all(self._reader, scope, choice, codes, request.fusion)
+        else:
+            share = snapshot.shares.get(request.workspace_id)
+            near = self._reader.nearest(
+                scope, [a.query for a in choice.asked if a.query], limit, ef_search(limit, share)
+            )
+            clock.lap("candidates")
+            scored = score_candidates(
+                self._reader, scope, choice, codes, request.fusion, near, holders, wanted
+            )
+        clock.lap("scores")
+        order = [n for n in fusion.ranking(scored.fused, scored.table.ids) if scored.answering[n]]
+        if request.min_score is not None:
+            order = [n for n in order if scored.fused[n] >= request.min_score]
         with self.database.transaction() as connection:
             begin_search(connection, self.timeout_s, limit)
-            if exact:
-                scored = score_all(connection, scope, choice, codes, request.fusion)
-            else:
-                scored = score_candidates(
-                    connection, scope, choice, codes, request.fusion, near, limit, wanted
-                )
-            clock.lap("scores")
-            order = [n for n in fusion.ranking(scored.fused, scored.table.ids) if scored.answering[n]]
-            if request.min_score is not None:
-                order = [n for n in order if scored.fused[n] >= request.min_score]
             visual = snapshot.collections.get("visual")
             hits = describe(
                 connection, request.workspace_id, scored, order, codes, request.top_k, folding, visual

@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from embedding_assets.search import fusion
 from embedding_assets.search.asking import Arm, Choice
+from embedding_assets.search.candidates import ArmReader, joined
 from embedding_assets.search.fusion import Scores
 from embedding_assets.search.result import ArmReport
-from embedding_assets.store.search import (
-    Scope,
-    ScoreTable,
-    exact_scores,
-    holders_of_codes,
-)
+from embedding_assets.store.search import Scope, ScoreTable, Share
 
 Nearest = Mapping[str, Sequence[tuple[uuid.UUID, float]]]
 
@@ -34,6 +29,9 @@ FIRST = 64
 
 SLACK = 0.002
 """Cosines that an index of 16-bit numbers tells are off by some 0.0005."""
+
+ROUNDING = 1e-9
+"""By so much a bound may be below the score that it is a bound of, for nothing but the order of additions."""
 
 
 @dataclass(frozen=True)
@@ -59,78 +57,95 @@ class Scored:
     answering: NDArray[np.bool_]
 
 
-def score_all(
-    connection: Connection, scope: Scope, choice: Choice, codes: Sequence[str], method: str
-) -> Scored:
+def score_all(reader: ArmReader, scope: Scope, choice: Choice, codes: Sequence[str], method: str) -> Scored:
     """Scores every image in scope; `method` is "convex" or "rrf"."""
-    table = exact_scores(connection, scope, [arm.query for arm in choice.arms if arm.query], codes)
+    table = reader.scores(scope, [arm.query for arm in choice.arms if arm.query], codes)
     return fuse(table, choice, codes, method, candidates=len(table.ids))
 
 
 def score_candidates(
-    connection: Connection,
+    reader: ArmReader,
     scope: Scope,
     choice: Choice,
     codes: Sequence[str],
     method: str,
     near: Nearest,
-    limit: int,
+    holders: Sequence[uuid.UUID],
     wanted: int,
 ) -> Scored:
     """Scores the candidates that indexes and codes give.
 
     Args:
-        near: by arm the nearest images with their cosines (`CandidateFinder`).
-        limit: candidates that codes give at most.
+        near: by arm the nearest images with their cosines (`ArmReader.nearest`).
+        holders: images that hold codes of the query.
         wanted: best images that have to be right.
     """
     queries = [arm.query for arm in choice.arms if arm.query]
-    holders = holders_of_codes(connection, scope, codes, limit)
     found = [image_id for hits in near.values() for image_id, _ in hits]
     ids = list(dict.fromkeys([*found, *holders]))
     present = frozenset(arm for arm, hits in near.items() if hits)
 
     def scored(some: Sequence[uuid.UUID]) -> ScoreTable:
-        return exact_scores(connection, scope, queries, codes, some)
+        return reader.scores(scope, queries, codes, some)
 
     if method != "convex" or codes or len(ids) <= FIRST or not all(near.values()):
         # Ranks need every candidate, what codes one holds has no bound but the highest, and an arm that found
         # nothing tells no bound.
         return fuse(scored(ids), choice, codes, method, present=present, candidates=len(ids))
-    bounds = upper_bounds(ids, near, choice.asked)
+    shares = shares_of(choice.asked, near)
+    bounds = upper_bounds(ids, near, choice.asked, shares)
     order = np.argsort(-bounds, kind="stable")
     first = max(FIRST, 2 * wanted)
     table = scored([ids[n] for n in order[:first]])
     result = fuse(table, choice, codes, method, present=present, candidates=len(ids))
     ranked = np.sort(result.fused)[::-1]
-    worst_hit = ranked[wanted - 1] if len(ranked) >= wanted else -np.inf
-    rest = [ids[n] for n in order[first:] if bounds[n] >= worst_hit]
+    worst_hit = float(ranked[wanted - 1]) - ROUNDING if len(ranked) >= wanted else -np.inf
+    rest = [n for n in order[first:] if bounds[n] >= worst_hit]
     if rest:
-        table = _joined(table, scored(rest))
-        result = fuse(table, choice, codes, method, present=present, candidates=len(ids))
+        # The arms that can add most tell most: they are read first.
+        by_share = sorted(range(len(shares)), key=lambda n: -shares[n].highest)
+        more = reader.scores_above(
+            scope,
+            [queries[n] for n in by_share],
+            [shares[n] for n in by_share],
+            [ids[n] for n in rest],
+            bounds[rest].tolist(),
+            worst_hit,
+        )
+        more = replace(more, cosines=more.cosines[:, np.argsort(by_share)])
+        result = fuse(joined([table, more]), choice, codes, method, present=present, candidates=len(ids))
     return result
 
 
-def upper_bounds(ids: Sequence[uuid.UUID], near: Nearest, arms: Sequence[Arm]) -> Scores:
-    """The highest fused score that each candidate can have, shape (n,).
+def shares_of(arms: Sequence[Arm], near: Nearest) -> list[Share]:
+    """What each arm adds to fused scores.
 
     Args:
-        ids: n candidates.
-        near: by arm the nearest with their cosines, most similar first; at least one each.
         arms: the asked arms; weights may have any sum.
+        near: by arm the nearest with their cosines, most similar first; at least one each.
     """
-    place = {image_id: n for n, image_id in enumerate(ids)}
     total = sum(arm.weight for arm in arms)
-    bounds = np.zeros(len(ids))
+    found = []
     for arm in arms:
         assert arm.query is not None
-        hits = near[arm.name]
-        cosines = np.full(len(ids), hits[-1][1])
-        for image_id, cosine in hits:
-            cosines[place[image_id]] = cosine
-        length = float(np.linalg.norm(arm.query.vector))
+        weight, length = arm.weight / total, float(np.linalg.norm(arm.query.vector))
+        highest = weight * (length * (near[arm.name][-1][1] + SLACK) - arm.offset)
         # An image without a vector scores 0, which may be more than the bound of those that have one.
-        bounds += arm.weight / total * np.maximum(length * (cosines + SLACK) - arm.offset, 0.0)
+        found.append(Share(weight * length, weight * arm.offset, max(highest, 0.0)))
+    return found
+
+
+def upper_bounds(
+    ids: Sequence[uuid.UUID], near: Nearest, arms: Sequence[Arm], shares: Sequence[Share]
+) -> Scores:
+    """The highest fused score that each of `ids` can have, shape (n,); `shares` are those of `shares_of`."""
+    place = {image_id: n for n, image_id in enumerate(ids)}
+    bounds = np.zeros(len(ids))
+    for arm, share in zip(arms, shares, strict=True):
+        adds = np.full(len(ids), share.highest)
+        for image_id, cosine in near[arm.name]:
+            adds[place[image_id]] = max(share.factor * (cosine + SLACK) - share.offset, 0.0)
+        bounds += adds
     return bounds
 
 
@@ -186,11 +201,3 @@ def fuse(
     asked = [number for number, arm in enumerate(choice.asked) if arm.name in columns]
     answering = ~np.isnan(table.cosines[:, asked]).all(axis=1) | (table.codes > 0)
     return Scored(table, reports, names, scores, fused, candidates, answering)
-
-
-def _joined(one: ScoreTable, other: ScoreTable) -> ScoreTable:
-    return ScoreTable(
-        [*one.ids, *other.ids],
-        np.concatenate([one.cosines, other.cosines]),
-        np.concatenate([one.codes, other.codes]),
-    )

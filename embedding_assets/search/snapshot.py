@@ -20,6 +20,7 @@ from embedding_assets.search.queries import QueryEncoder
 from embedding_assets.store.calibrations import (
     Calibration,
     count_vectors,
+    estimate_shares,
     estimate_vectors,
     read_calibrations,
     write_calibration,
@@ -47,6 +48,7 @@ class Snapshot:
         calibrations: by (`Collection.table`, kind of query).
         indexes: usable HNSW index by `Collection.table`.
         sizes: vectors by `Collection.table`, estimated.
+        shares: part of all images that is a workspace's, by its id, estimated.
         counted: tables whose calibrations were found to be still good, while this snapshot is kept.
     """
 
@@ -54,6 +56,7 @@ class Snapshot:
     calibrations: dict[tuple[str, str], Calibration]
     indexes: dict[str, VectorIndex]
     sizes: dict[str, int]
+    shares: dict[str, float]
     counted: set[str] = field(default_factory=set)
 
     @property
@@ -72,6 +75,7 @@ def read_snapshot(connection: Connection) -> Snapshot:
         read_calibrations(connection, listed),
         usable_hnsw(connection, listed),
         estimate_vectors(connection, listed),
+        estimate_shares(connection),
     )
 
 

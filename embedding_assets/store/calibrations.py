@@ -83,3 +83,18 @@ def estimate_vectors(connection: Connection, collections: Sequence[Collection]) 
         {"tables": [collection.table for collection in collections]},
     ).all()
     return {row.relname: int(row.rows) for row in rows}
+
+
+def estimate_shares(connection: Connection) -> dict[str, float]:
+    """What part of all images is of each large workspace, as the planner knows it (maintenance: of all workspaces).
+
+    Not in the answer: workspaces that are too small for its statistics, and all of them before there are any.
+    """
+    rows = connection.execute(
+        text(
+            "SELECT unnest(most_common_vals::text::text[]) AS workspace_id, unnest(most_common_freqs) AS share "
+            "FROM pg_stats WHERE schemaname = current_schema() AND tablename = 'document_images' "
+            "AND attname = 'workspace_id' AND NOT inherited"
+        )
+    ).all()
+    return {row.workspace_id: float(row.share) for row in rows}

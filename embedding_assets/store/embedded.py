@@ -35,8 +35,8 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")
 """Paths that a shell takes as they are."""
 
 MIN_CACHE_MB = 128
-MAX_CACHE_MB = 2048
-"""The server's cache (shared_buffers): a quarter of the memory, within these."""
+MAX_CACHE_MB = 8192
+"""The server's cache (shared_buffers): a quarter of the memory, as Postgres' manual advises, within these."""
 
 START_TIMEOUT_S = 60.0
 """Seconds to wait for a server that another process is starting, or that recovers after a crash."""

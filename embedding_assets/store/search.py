@@ -256,7 +256,8 @@ def begin_search(connection: Connection, timeout_s: float, ef_search: int) -> No
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
             "SELECT set_config('statement_timeout', :timeout, true), set_config('hnsw.ef_search', :ef, true), "
             "set_config('hnsw.iterative_scan', 'relaxed_order', true), "
-            "set_config('hnsw.max_scan_tuples', :most, true), set_config('jit', 'off', true)"
+            "set_config('hnsw.max_scan_tuples', :most, true), set_config('jit', 'off', true), "
+            "set_config('join_collapse_limit', '1', true)"
         ),
         {
             "timeout": str(max(1, round(timeout_s * 1000))),
@@ -272,17 +273,21 @@ def exact_scores(
     arms: Sequence[ArmQuery],
     codes: Sequence[str] = (),
     ids: Sequence[uuid.UUID] | None = None,
+    *,
+    part: tuple[int, int] = (0, 1),
 ) -> ScoreTable:
     """Scores of every image in scope, or of those among `ids` that are.
 
     Args:
         arms: what to score by; may be empty where there are codes.
         codes: the query's codes, of `codes_in`.
+        part: (k, n): the k-th of n parts of the images, of about the same size: ids are hashes.
     """
     where, parameters = scope_sql(scope)
     if ids is not None:
         where += " AND i.id = ANY(CAST(:ids AS uuid[]))"
         parameters["ids"] = [str(i) for i in ids]
+    where += _part_sql(part, parameters)
     selected = ["i.id"]
     joins = []
     for number, arm in enumerate(arms):
@@ -300,6 +305,80 @@ def exact_scores(
     return ScoreTable(
         [row[0] for row in rows], cosines, np.asarray([row[-1] for row in rows], dtype=np.int64)
     )
+
+
+@dataclass(frozen=True)
+class Share:
+    """What an arm adds to the fused score of an image: `factor * cosine - offset`, 0 where it has no vector.
+
+    Attributes:
+        highest: what it adds at most to an image that the arm's index did not give; at least 0.
+    """
+
+    factor: float
+    offset: float
+    highest: float
+
+
+def exact_scores_above(
+    connection: Connection,
+    scope: Scope,
+    arms: Sequence[ArmQuery],
+    shares: Sequence[Share],
+    ids: Sequence[uuid.UUID],
+    bounds: Sequence[float],
+    least: float,
+) -> ScoreTable:
+    """Scores of those among `ids` whose fused score may be `least` or more; each arm that is read tightens the bound.
+
+    An image is given up as soon as its bound falls below `least`, so that most images cost a few of the arms only.
+
+    Args:
+        arms: what to score by, at least one; read in this order.
+        shares: for each arm what it adds.
+        bounds: for each image the highest fused score that it can have: the sum of at least `highest` of each arm.
+    """
+    where, parameters = scope_sql(scope)
+    parameters |= {"ids": [str(i) for i in ids], "bounds": list(bounds), "least": least}
+    joins = []
+    bound = "t.bound"
+    for number, (arm, share) in enumerate(zip(arms, shares, strict=True)):
+        # OFFSET 0: a condition that is not met keeps the row from being looked up, and no vector is read twice.
+        joins.append(
+            f"LEFT JOIN LATERAL (SELECT 1 - (v.vec <=> CAST(:q{number} AS vector)) AS cosine "
+            f"FROM {arm.collection.qualified} v WHERE {bound} >= :least AND v.id = i.id::text OFFSET 0) s{number} "
+            "ON true"
+        )
+        bound += f" - greatest(:u{number} - coalesce(:f{number} * s{number}.cosine - :o{number}, 0), 0)"
+        parameters[f"q{number}"] = arm.literal
+        parameters |= {f"f{number}": share.factor, f"o{number}": share.offset, f"u{number}": share.highest}
+    cosines = ", ".join(f"s{number}.cosine" for number in range(len(arms)))
+    rows = connection.execute(
+        text(
+            f"SELECT t.place, {cosines} FROM unnest(CAST(:ids AS uuid[]), CAST(:bounds AS double precision[])) "
+            f"WITH ORDINALITY t(id, bound, place) JOIN document_images i ON i.id = t.id {' '.join(joins)} "
+            f"WHERE {where} AND {bound} >= :least ORDER BY t.place"
+        ),
+        parameters,
+    ).all()
+    return ScoreTable(
+        [ids[row[0] - 1] for row in rows],
+        np.asarray([row[1:] for row in rows], dtype=np.float64).reshape(len(rows), len(arms)),
+        np.zeros(len(rows), dtype=np.int64),
+    )
+
+
+def _part_sql(part: tuple[int, int], parameters: dict[str, Any]) -> str:
+    """The k-th of n parts of all ids as SQL over document_images AS i; "" for the whole."""
+    number, count = part
+    sql = ""
+    if number > 0:
+        sql += " AND i.id >= CAST(:part_from AS uuid)"
+        parameters["part_from"] = str(uuid.UUID(int=2**128 * number // count))
+    if number < count - 1:
+        sql += " AND i.id < CAST(:part_to AS uuid)"
+        parameters["part_to"] = str(uuid.UUID(int=2**128 * (number + 1) // count))
+    return sql
 
 
 def _codes_sql(codes: Sequence[str], parameters: dict[str, Any]) -> str:
@@ -349,10 +428,10 @@ def nearest_by_arm(
     plan = "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true); "
     rows = connection.execute(text(plan + " UNION ALL ".join(parts)), parameters).all()
     found: dict[str, list[tuple[uuid.UUID, float]]] = {arm.arm: [] for arm in arms}
-    for row in rows:
-        if (image_id := _as_uuid(row.id)) is not None:
-            found[arms[row.arm].arm].append((image_id, float(row.cosine)))
-    return {arm: sorted(near, key=lambda one: (-one[1], str(one[0]))) for arm, near in found.items()}
+    for number, own_id, cosine in rows:
+        if (image_id := _as_uuid(own_id)) is not None:
+            found[arms[number].arm].append((image_id, cosine))
+    return {arm: sorted(near, key=lambda one: (-one[1], one[0])) for arm, near in found.items()}
 
 
 _AS_UUID = (

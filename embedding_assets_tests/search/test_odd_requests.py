@@ -104,6 +104,22 @@ def test_an_image_that_is_removed_during_a_search_is_described_all_the_same(
     assert set(found(corpus.engine().search(SearchRequest("shop", text="grey")))) == set(ids)
 
 
+def test_an_image_that_is_removed_between_scoring_and_describing_is_no_hit(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, _ = corpus.fill("shop/doc", 5)
+    ranking = engine_module.fusion.ranking
+
+    def after_removal(*arguments: Any) -> Any:
+        with corpus.database.transaction() as connection:
+            connection.execute(text("DELETE FROM document_images WHERE id = :id"), {"id": ids[0]})
+        return ranking(*arguments)
+
+    monkeypatch.setattr(engine_module.fusion, "ranking", after_removal)
+    result = corpus.engine().search(SearchRequest("shop", text="grey", diversity=True))
+    assert set(found(result)) == set(ids[1:])
+
+
 def test_fewer_candidates_than_a_hundred_are_refused(corpus: Corpus) -> None:
     with pytest.raises(ValueError, match="at least 100"):
         corpus.engine(candidates=50)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedding_assets.search.asking import Arm, Choice
-from embedding_assets.search.scoring import fuse, upper_bounds
+from embedding_assets.search.scoring import fuse, shares_of, upper_bounds
 from embedding_assets.store.search import ArmQuery, ScoreTable
 from embedding_assets.store.spaces import Collection
 
@@ -57,4 +57,11 @@ def test_no_image_scores_more_than_its_bound(
         near[name] = [(ids[n], float(column[n])) for n in order]
     table = ScoreTable(ids, cosines, np.zeros(count, dtype=np.int64))
     fused = fuse(table, choice, (), "convex", candidates=count).fused
-    assert (fused <= upper_bounds(ids, near, choice.asked) + 1e-6).all()
+    shares = shares_of(choice.asked, near)
+    bounds = upper_bounds(ids, near, choice.asked, shares)
+    assert (fused <= bounds + 1e-6).all()
+    # What an arm tells, once it is read, may only tighten a bound as far as the score (`exact_scores_above`).
+    for number, share in enumerate(shares):
+        added = np.nan_to_num(share.factor * cosines[:, number] - share.offset, nan=0.0)
+        bounds -= np.maximum(share.highest - added, 0.0)
+    assert (fused <= bounds + 1e-6).all()

@@ -17,6 +17,7 @@ from embedding_assets.errors import (
 from embedding_assets.search import engine as engine_module
 from embedding_assets.search.arms import ARMS
 from embedding_assets.search.request import SearchRequest
+from embedding_assets.store.calibrations import estimate_shares
 from embedding_assets_tests.search.corpus import (
     Corpus,
     arms_of,
@@ -100,6 +101,24 @@ def test_vectors_of_other_clients_are_never_hits(corpus: Corpus, monkeypatch: py
     assert len(engine.search(request).hits) == 20
     monkeypatch.setattr(engine_module, "exact_up_to", lambda candidates, vectors: 0)
     assert len(engine.search(request).hits) == 20
+
+
+@pytest.mark.parametrize(
+    ("candidates", "share", "walked"),
+    [(100, None, 100), (100, 1.0, 100), (100, 0.75, 147), (100, 0.01, 200), (200, 0.5, 400)],
+)
+def test_a_walk_keeps_more_in_sight_where_a_workspace_is_a_part_of_the_index(
+    candidates: int, share: float | None, walked: int
+) -> None:
+    assert engine_module.ef_search(candidates, share) == walked
+
+
+def test_the_planner_knows_what_part_of_all_images_a_workspace_has(corpus: Corpus) -> None:
+    corpus.fill("shop/a", 30, arms=("visual",))
+    corpus.fill("rival/a", 10, arms=("visual",))
+    with corpus.database.transaction() as connection:
+        connection.execute(text("ANALYZE document_images"))
+        assert estimate_shares(connection) == {"shop": 0.75, "rival": 0.25}
 
 
 # -- between two states ---------------------------------------------------------------------------------------

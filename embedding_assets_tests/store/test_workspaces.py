@@ -188,6 +188,17 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "exact_scores": lambda t: (
         search.exact_scores(t.connection, search.Scope("shop"), [asked(t)], ["r10"], t.all_ids).ids
     ),
+    "exact_scores_above": lambda t: (
+        search.exact_scores_above(
+            t.connection,
+            search.Scope("shop"),
+            [asked(t)],
+            [search.Share(1.0, 0.0, 1.0)],
+            t.all_ids,
+            [1.0] * len(t.all_ids),
+            -1.0,
+        ).ids
+    ),
     "nearest_by_arm": lambda t: search.nearest_by_arm(t.connection, search.Scope("shop"), [asked(t)], 100),
     "holders_of_codes": lambda t: search.holders_of_codes(t.connection, search.Scope("shop"), ["r10"], 100),
     "describe_hits": lambda t: search.describe_hits(t.connection, "shop", t.all_ids),
@@ -209,6 +220,7 @@ NOT_OF_A_WORKSPACE = {
     "write_calibration": "statistics of whole collections",
     "count_vectors": "maintenance, and says so",
     "estimate_vectors": "statistics of whole collections",
+    "estimate_shares": "maintenance, and says so",
     "list_workspaces": "maintenance, and says so",
     "failures_of_run": "maintenance, and says so: a run may hold documents of several workspaces",
     "take_due": "maintenance, and says so: one sensor looks after all workspaces",
