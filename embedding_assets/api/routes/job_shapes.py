@@ -40,41 +40,36 @@ class SaveImagesBody(Shape):
     max_retries: int | None = Field(None, ge=0, le=10, description="Tries of an image after its first.")
 
 
-class QueueUnderstandingBody(Shape):
+class JobBody(Shape):
+    """What all jobs on documents that are there take: a workspace, or one document of it."""
+
+    workspace_id: IdText | None = None
+    document_id: IdText | None = None
+    job_id: IdText | None = Field(None, description="Makes the request repeatable.")
+
+
+class QueueUnderstandingBody(JobBody):
     """Which images are to get understanding vectors: of a document, or of the whole workspace."""
 
-    workspace_id: IdText | None = None
-    document_id: IdText | None = None
-    job_id: IdText | None = Field(None, description="Makes the request repeatable.")
 
-
-class RegenerateBody(Shape):
+class RegenerateBody(JobBody):
     """Which images are to be embedded: of a document, some images, or all that lack a vector."""
 
-    workspace_id: IdText | None = None
-    document_id: IdText | None = None
     image_ids: ImageIds | None = None
     force_regenerate: bool = Field(False, description="Drop the vectors that there are, and make them anew.")
-    job_id: IdText | None = Field(None, description="Makes the request repeatable.")
 
 
-class BackfillBody(Shape):
+class BackfillBody(JobBody):
     """Vectors for analyses that have none, in a workspace or one document of it."""
 
-    workspace_id: IdText | None = None
-    document_id: IdText | None = None
     dry_run: bool = Field(False, description="Count, and start nothing.")
-    job_id: IdText | None = Field(None, description="Makes the request repeatable.")
 
 
-class RetryBody(Shape):
+class RetryBody(JobBody):
     """Which failures are to be tried again, permanent ones too: all of a workspace, or only some."""
 
-    workspace_id: IdText | None = None
-    document_id: IdText | None = None
     image_ids: ImageIds | None = None
     stage: StageName | None = None
-    job_id: IdText | None = Field(None, description="Makes the request repeatable.")
 
 
 class FailedImageShape(BaseModel):

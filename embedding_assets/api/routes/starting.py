@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Response
@@ -11,6 +12,7 @@ from embedding_assets.api.problems import not_found
 from embedding_assets.api.routes.job_shapes import (
     BackfillAnswer,
     BackfillBody,
+    JobBody,
     QueueUnderstandingBody,
     RegenerateBody,
     RetryBody,
@@ -23,12 +25,11 @@ from embedding_assets.api.routes.job_shapes import (
 from embedding_assets.api.services import Services
 from embedding_assets.api.shapes import (
     JobPath,
-    Shape,
     problems,
 )
 from embedding_assets.keys import DocumentKey
-from embedding_assets.pipeline.jobs import JobProgress, PostedList
-from embedding_assets.pipeline.requests import regenerate, retry_failures, understand
+from embedding_assets.pipeline.jobs import PostedList
+from embedding_assets.pipeline.requests import WorkToDo, regenerate, retry_failures, understand
 from embedding_assets.store.documents import get_document
 
 router = APIRouter(tags=["jobs"], responses=problems(400, 404, 409))
@@ -99,16 +100,12 @@ def queue_understanding(
     known: Known,
 ) -> dict[str, Any]:
     """Queue understanding vectors: images without one are analysed where need be, and embedded."""
-    workspace = _own_document(who, known, body.workspace_id, body.document_id)
-    progress = known.jobs.start(
-        workspace,
-        "understanding",
-        lambda: understand(known.database, known.settings, workspace, document_id=body.document_id),
-        job_id=body.job_id,
-        asked=_asked(body),
-        created_by=who.key_id,
-    )
-    return _started(progress, known)
+    workspace = _own_document(who, known, body)
+
+    def find() -> WorkToDo:
+        return understand(known.database, known.settings, workspace, document_id=body.document_id)
+
+    return _start("understanding", find, body, workspace, who, known)
 
 
 @router.post("/api/internal/regenerate-image-embeddings", response_model=StartedAnswer, status_code=202)
@@ -126,23 +123,19 @@ def regenerate_embeddings(
     known: Known,
 ) -> dict[str, Any]:
     """Embed images again: of a document, some images, or all that lack a vector; understanding vectors included."""
-    workspace = _own_document(who, known, body.workspace_id, body.document_id)
-    progress = known.jobs.start(
-        workspace,
-        "regenerate",
-        lambda: regenerate(
+    workspace = _own_document(who, known, body)
+
+    def find() -> WorkToDo:
+        return regenerate(
             known.database,
             known.settings,
             workspace,
             document_id=body.document_id,
             image_ids=body.image_ids,
             force=body.force_regenerate,
-        ),
-        job_id=body.job_id,
-        asked=_asked(body),
-        created_by=who.key_id,
-    )
-    return _started(progress, known)
+        )
+
+    return _start("regenerate", find, body, workspace, who, known)
 
 
 @router.post("/api/admin/understanding-embeddings/backfill", response_model=BackfillAnswer, status_code=202)
@@ -152,9 +145,9 @@ def backfill_understanding(
     known: Known,
 ) -> dict[str, Any]:
     """Vectors for analyses that have none: stopped providers leave such behind. Analyses nothing."""
-    workspace = _own_document(who, known, body.workspace_id, body.document_id)
+    workspace = _own_document(who, known, body)
 
-    def find() -> Any:
+    def find() -> WorkToDo:
         return understand(
             known.database, known.settings, workspace, document_id=body.document_id, analysed_only=True
         )
@@ -162,10 +155,7 @@ def backfill_understanding(
     if body.dry_run:
         work = find()
         return {"counts": {**work.counts, "documents": len(work.document_ids)}, "job": None}
-    progress = known.jobs.start(
-        workspace, "backfill", find, job_id=body.job_id, asked=_asked(body), created_by=who.key_id
-    )
-    return _started(progress, known)
+    return _start("backfill", find, body, workspace, who, known)
 
 
 @router.post("/api/failures/retry", tags=["failures"], response_model=StartedAnswer, status_code=202)
@@ -183,39 +173,47 @@ def retry(
     known: Known,
 ) -> dict[str, Any]:
     """Try failed images again, those that failed for good too."""
-    workspace = _own_document(who, known, body.workspace_id, body.document_id)
-    progress = known.jobs.start(
-        workspace,
-        "retry",
-        lambda: retry_failures(
+    workspace = _own_document(who, known, body)
+
+    def find() -> WorkToDo:
+        return retry_failures(
             known.database,
             known.settings,
             workspace,
             document_id=body.document_id,
             image_ids=body.image_ids,
             stage=body.stage,
-        ),
-        job_id=body.job_id,
-        asked=_asked(body),
-        created_by=who.key_id,
-    )
-    return _started(progress, known)
+        )
+
+    return _start("retry", find, body, workspace, who, known)
 
 
-def _own_document(who: Principal, known: Services, workspace_id: str | None, document_id: str | None) -> str:
+def _own_document(who: Principal, known: Services, body: JobBody) -> str:
     """The workspace; a document that is named has to be in it."""
-    workspace = workspace_for(who, known, workspace_id)
-    if document_id is not None:
-        key = DocumentKey(workspace, document_id)
+    workspace = workspace_for(who, known, body.workspace_id)
+    if body.document_id is not None:
+        key = DocumentKey(workspace, body.document_id)
         with known.database.transaction() as connection:
             if get_document(connection, key) is None:
                 raise not_found("document")
     return workspace
 
 
-def _asked(body: Shape) -> dict[str, Any]:
-    return body.model_dump(mode="json", exclude={"job_id", "workspace_id"})
-
-
-def _started(progress: JobProgress, known: Services) -> dict[str, Any]:
+def _start(
+    kind: str,
+    find: Callable[[], WorkToDo],
+    body: JobBody,
+    workspace: str,
+    who: Principal,
+    known: Services,
+) -> dict[str, Any]:
+    """Starts a job on what `find` finds, and says what that is."""
+    progress = known.jobs.start(
+        workspace,
+        kind,
+        find,
+        job_id=body.job_id,
+        asked=body.model_dump(mode="json", exclude={"job_id", "workspace_id"}),
+        created_by=who.key_id,
+    )
     return {"counts": public_counts(progress.row), "job": job_shape(progress, known)}
