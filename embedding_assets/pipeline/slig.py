@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Sequence
 
@@ -29,6 +30,8 @@ from embedding_assets.store.spaces import (
     record_speed,
 )
 from embedding_assets.store.vectors import copy_known_vectors, read_vectors_lacking, write_embeddings
+
+logger = logging.getLogger(__name__)
 
 STAGE = stages.SLIG
 FLAG = ALL_SLIG
@@ -100,6 +103,7 @@ class SligEmbedder(StageRunner[Prepared, Vectors]):
         if collection is not None:
             check_space(collection, space)
             return collection
+        logger.info("embedding the words of the aspect %s, once for this database and model", aspect)
         try:
             fitted = self.aspect_method.fit(self.encoder, aspect)  # takes its time: in no transaction
         except ModelUnavailable as error:
