@@ -142,7 +142,7 @@ def recall_by_arm(
                 exact = set(np.argpartition(-cosines, RECALL_AT)[:RECALL_AT].tolist())
                 near = nearest_by_arm(
                     connection, Scope(workspace), [ArmQuery(arm, collection, queries[arm][n], index)], 100
-                )[arm][:RECALL_AT]
+                )[arm].hits[:RECALL_AT]
                 hits += len(exact & {place[i] for i, _ in near})
         found[arm] = hits / (RECALL_AT * count)
     return found

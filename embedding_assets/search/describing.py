@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -52,9 +54,13 @@ def describe(
         folding: how near-duplicates are folded; None: they are not.
         visual: collection of visual vectors, which near-duplicates are told by.
     """
-    looked_at = list(order[: top_k * (folding.times if folding else 1)])
-    rows = describe_hits(connection, workspace_id, [scored.table.ids[n] for n in looked_at])
-    looked_at = [n for n in looked_at if scored.table.ids[n] in rows]  # the others were removed a moment ago
+    wanted = top_k * (folding.times if folding else 1)
+    ranked = iter(order)
+    rows: dict[uuid.UUID, Any] = {}
+    looked_at: list[int] = []
+    while part := list(islice(ranked, wanted - len(looked_at))):
+        rows |= describe_hits(connection, workspace_id, [scored.table.ids[n] for n in part])
+        looked_at += [n for n in part if scored.table.ids[n] in rows]  # the others were removed a moment ago
     ids = [scored.table.ids[n] for n in looked_at]
     groups: list[tuple[int, list[int]]] = [(n, []) for n in range(len(ids))]
     if folding:

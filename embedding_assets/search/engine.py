@@ -21,8 +21,8 @@ from sqlalchemy import Connection
 from embedding_assets.encoders.protocol import Vectors
 from embedding_assets.errors import PermanentError, SchemaError
 from embedding_assets.search import fusion
+from embedding_assets.search.arm_reader import ArmReader
 from embedding_assets.search.asking import ask, choose
-from embedding_assets.search.candidates import ArmReader
 from embedding_assets.search.describing import Folding, describe
 from embedding_assets.search.queries import QueryEncoder
 from embedding_assets.search.request import SearchRequest

@@ -1,7 +1,7 @@
 """Candidates get exact, calibrated scores, and no more of them than can still be among the hits.
 
 Where indexes give the candidates, each arm has told the cosines of its own nearest; as far as the index finds what is
-near, no other image is nearer than the last of them. So every candidate has a bound on its fused score, and only those
+near, no other image is nearer than its floor. So every candidate has a bound on its fused score, and only those
 whose bound reaches the worst hit need their missing scores (the threshold algorithm of Fagin, Lotem and Naor, 2001).
 What is a hit has exact scores in every arm.
 """
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedding_assets.search import fusion
+from embedding_assets.search.arm_reader import ArmReader, joined
 from embedding_assets.search.asking import Arm, Choice
-from embedding_assets.search.candidates import ArmReader, joined
 from embedding_assets.search.fusion import Scores
 from embedding_assets.search.result import ArmReport
-from embedding_assets.store.search import Scope, ScoreTable, Share
+from embedding_assets.store.search import Near, Scope, ScoreTable, Share
 
-Nearest = Mapping[str, Sequence[tuple[uuid.UUID, float]]]
+Nearest = Mapping[str, Near]
 
 FIRST = 64
 """Candidates that are scored before the others' bounds are looked at, at least."""
@@ -76,19 +76,19 @@ def score_candidates(
     """Scores the candidates that indexes and codes give.
 
     Args:
-        near: by arm the nearest images with their cosines (`ArmReader.nearest`).
+        near: what each arm's index gave (`ArmReader.nearest`).
         holders: images that hold codes of the query.
         wanted: best images that have to be right.
     """
     queries = [arm.query for arm in choice.arms if arm.query]
-    found = [image_id for hits in near.values() for image_id, _ in hits]
+    found = [image_id for one in near.values() for image_id, _ in one.hits]
     ids = list(dict.fromkeys([*found, *holders]))
-    present = frozenset(arm for arm, hits in near.items() if hits)
+    present = frozenset(arm for arm, one in near.items() if one.hits)
 
     def scored(some: Sequence[uuid.UUID]) -> ScoreTable:
         return reader.scores(scope, queries, codes, some)
 
-    if method != "convex" or codes or len(ids) <= FIRST or not all(near.values()):
+    if method != "convex" or codes or len(ids) <= FIRST or not all(one.hits for one in near.values()):
         # Ranks need every candidate, what codes one holds has no bound but the highest, and an arm that found
         # nothing tells no bound.
         return fuse(scored(ids), choice, codes, method, present=present, candidates=len(ids))
@@ -122,14 +122,14 @@ def shares_of(arms: Sequence[Arm], near: Nearest) -> list[Share]:
 
     Args:
         arms: the asked arms; weights may have any sum.
-        near: by arm the nearest with their cosines, most similar first; at least one each.
+        near: what each arm's index gave; at least one image each.
     """
     total = sum(arm.weight for arm in arms)
     found = []
     for arm in arms:
         assert arm.query is not None
         weight, length = arm.weight / total, float(np.linalg.norm(arm.query.vector))
-        highest = weight * (length * (near[arm.name][-1][1] + SLACK) - arm.offset)
+        highest = weight * (length * (near[arm.name].floor + SLACK) - arm.offset)
         # An image without a vector scores 0, which may be more than the bound of those that have one.
         found.append(Share(weight * length, weight * arm.offset, max(highest, 0.0)))
     return found
@@ -143,8 +143,9 @@ def upper_bounds(
     bounds = np.zeros(len(ids))
     for arm, share in zip(arms, shares, strict=True):
         adds = np.full(len(ids), share.highest)
-        for image_id, cosine in near[arm.name]:
-            adds[place[image_id]] = max(share.factor * (cosine + SLACK) - share.offset, 0.0)
+        for image_id, cosine in near[arm.name].hits:
+            n = place[image_id]
+            adds[n] = max(adds[n], share.factor * (cosine + SLACK) - share.offset)
         bounds += adds
     return bounds
 

@@ -92,9 +92,10 @@ def estimate_shares(connection: Connection) -> dict[str, float]:
     """
     rows = connection.execute(
         text(
-            "SELECT unnest(most_common_vals::text::text[]) AS workspace_id, unnest(most_common_freqs) AS share "
-            "FROM pg_stats WHERE schemaname = current_schema() AND tablename = 'document_images' "
-            "AND attname = 'workspace_id' AND NOT inherited"
+            "SELECT unnest(s.most_common_vals::text::text[]) AS workspace_id, unnest(s.most_common_freqs) AS share "
+            "FROM pg_stats s JOIN pg_class c ON c.relname = s.tablename "
+            "JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = s.schemaname "
+            "WHERE c.oid = to_regclass('document_images') AND s.attname = 'workspace_id' AND NOT s.inherited"
         )
     ).all()
     return {row.workspace_id: float(row.share) for row in rows}

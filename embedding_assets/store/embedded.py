@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")
 MIN_CACHE_MB = 128
 MAX_CACHE_MB = 8192
 """The server's cache (shared_buffers): a quarter of the memory, as Postgres' manual advises, within these."""
+
+CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux tells a container's memory limit: control groups of version 2 and 1."""
 
 START_TIMEOUT_S = 60.0
 """Seconds to wait for a server that another process is starting, or that recovers after a crash."""
@@ -110,8 +113,21 @@ def _size_cache(server: Any) -> None:
         settings: Path = server.pgdata / "postgresql.auto.conf"
         written = settings.read_text()
         if "shared_buffers" not in written:
-            megabytes = min(MAX_CACHE_MB, max(MIN_CACHE_MB, psutil.virtual_memory().total // 4 // 2**20))
+            megabytes = min(MAX_CACHE_MB, max(MIN_CACHE_MB, _memory_bytes() // 4 // 2**20))
             settings.write_text(f"{written}shared_buffers = '{megabytes}MB'\n")
+
+
+def _memory_bytes(limits: Sequence[Path] = CONTAINER_LIMITS) -> int:
+    """Memory that this process may use: the machine's, or what its container is given of it."""
+    memory = int(psutil.virtual_memory().total)
+    for file in limits:
+        try:
+            limit = file.read_text().strip()
+        except OSError:  # no such control group here
+            continue
+        if limit.isdigit():  # else "max": no limit
+            memory = min(memory, int(limit))
+    return memory
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """What search asks of the database: which images are in scope, who is near, and how near exactly.
 
-Two ways to the same answer. Where few images are in scope, all of them get all scores in one statement, and nothing
-is approximate. Where many are, each arm's nearest come from its HNSW index, filtered while the index is walked
-(pgvector's iterative scan), and one statement computes the scores that the candidates lack.
+Two ways to the same answer. Where few images are in scope, all of them get all scores (`exact_scores`), and nothing is
+approximate. Where many are, each arm's nearest come from its HNSW index, filtered while the index is walked (pgvector's
+iterative scan); the best of them get all scores, the others while they may still be hits (`exact_scores_above`).
 """
 
 from __future__ import annotations
@@ -106,6 +106,20 @@ class ArmQuery:
     def literal(self) -> str:
         """The vector as pgvector reads it; orjson writes float32 fifty times as fast as repr does."""
         return orjson.dumps(np.ascontiguousarray(self.vector), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+@dataclass(frozen=True)
+class Near:
+    """What an arm's index gave.
+
+    Attributes:
+        hits: images with their cosines, most similar first.
+        floor: cosine that images which the index did not give have at most, as far as it finds what is near. Not always
+            the last hit's: a walk that is taken up again may come upon images that are nearer than earlier ones.
+    """
+
+    hits: list[tuple[uuid.UUID, float]]
+    floor: float = -1.0
 
 
 @dataclass(frozen=True)
@@ -249,15 +263,14 @@ def count_scope(connection: Connection, scope: Scope, most: int) -> int:
 def begin_search(connection: Connection, timeout_s: float, ef_search: int) -> None:
     """Makes the transaction read-only and bounded, and sets how the indexes are walked; all ends with it.
 
-    All statements see the same rows: an image that is removed between two of them is still described.
+    All statements of the transaction see the same rows.
     """
     connection.execute(
         text(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
             "SELECT set_config('statement_timeout', :timeout, true), set_config('hnsw.ef_search', :ef, true), "
             "set_config('hnsw.iterative_scan', 'relaxed_order', true), "
-            "set_config('hnsw.max_scan_tuples', :most, true), set_config('jit', 'off', true), "
-            "set_config('join_collapse_limit', '1', true)"
+            "set_config('hnsw.max_scan_tuples', :most, true), set_config('jit', 'off', true)"
         ),
         {
             "timeout": str(max(1, round(timeout_s * 1000))),
@@ -265,6 +278,10 @@ def begin_search(connection: Connection, timeout_s: float, ef_search: int) -> No
             "most": str(MAX_WALKED),
         },
     )
+
+
+_AS_WRITTEN = "SELECT set_config('join_collapse_limit', '1', true);"
+"""Joins in the order of the statement: the order of eight tables is dear to plan, and there is but one good one."""
 
 
 def exact_scores(
@@ -297,7 +314,8 @@ def exact_scores(
     selected.append(f"{_codes_sql(codes, parameters)} AS found")
     rows = connection.execute(
         text(
-            f"SELECT {', '.join(selected)} FROM document_images i {' '.join(joins)} WHERE {where} ORDER BY i.id"
+            f"{_AS_WRITTEN} SELECT {', '.join(selected)} FROM document_images i {' '.join(joins)} "
+            f"WHERE {where} ORDER BY i.id"
         ),
         parameters,
     ).all()
@@ -355,7 +373,8 @@ def exact_scores_above(
     cosines = ", ".join(f"s{number}.cosine" for number in range(len(arms)))
     rows = connection.execute(
         text(
-            f"SELECT t.place, {cosines} FROM unnest(CAST(:ids AS uuid[]), CAST(:bounds AS double precision[])) "
+            f"{_AS_WRITTEN} SELECT t.place, {cosines} "
+            "FROM unnest(CAST(:ids AS uuid[]), CAST(:bounds AS double precision[])) "
             f"WITH ORDINALITY t(id, bound, place) JOIN document_images i ON i.id = t.id {' '.join(joins)} "
             f"WHERE {where} AND {bound} >= :least ORDER BY t.place"
         ),
@@ -397,16 +416,16 @@ def _lexeme(code: str) -> str:
 
 def nearest_by_arm(
     connection: Connection, scope: Scope, arms: Sequence[ArmQuery], limit: int
-) -> dict[str, list[tuple[uuid.UUID, float]]]:
+) -> dict[str, Near]:
     """For each arm the nearest images in scope by its index, one statement for all arms.
 
     Postgres plans the rest of the transaction without sequential and bitmap scans: look for codes before.
 
     Vectors that belong to no image (a vecs client may store its own) and images of other workspaces are left out here;
-    `exact_scores` asks the image rows once more.
+    `exact_scores` and `exact_scores_above` ask the image rows once more.
 
     Returns:
-        By arm (image id, cosine similarity), most similar first, at most `limit`.
+        By arm at most `limit` images.
     """
     where, parameters = scope_sql(scope)
     parameters["limit"] = limit
@@ -428,10 +447,16 @@ def nearest_by_arm(
     plan = "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true); "
     rows = connection.execute(text(plan + " UNION ALL ".join(parts)), parameters).all()
     found: dict[str, list[tuple[uuid.UUID, float]]] = {arm.arm: [] for arm in arms}
-    for number, own_id, cosine in rows:
-        if (image_id := _as_uuid(own_id)) is not None:
+    floors: dict[str, float] = {}
+    for number, own_id, cosine in rows:  # in the order in which each index gave them
+        image_id = _as_uuid(own_id)
+        if image_id is not None and not math.isnan(cosine):  # a client's zero vector is near to nothing
             found[arms[number].arm].append((image_id, cosine))
-    return {arm: sorted(near, key=lambda one: (-one[1], one[0])) for arm, near in found.items()}
+            floors[arms[number].arm] = cosine
+    return {
+        arm: Near(sorted(hits, key=lambda one: (-one[1], one[0])), floors.get(arm, -1.0))
+        for arm, hits in found.items()
+    }
 
 
 _AS_UUID = (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embedding_assets.search.asking import Arm, Choice
 from embedding_assets.search.scoring import fuse, shares_of, upper_bounds
-from embedding_assets.store.search import ArmQuery, ScoreTable
+from embedding_assets.store.search import ArmQuery, Near, ScoreTable
 from embedding_assets.store.spaces import Collection
 
 NAMES = ("text", "visual", "understanding")
@@ -54,7 +54,7 @@ def test_no_image_scores_more_than_its_bound(
     for number, name in enumerate(NAMES):
         column = cosines[:, number]
         order = [n for n in np.argsort(-column, kind="stable") if not np.isnan(column[n])][:listed]
-        near[name] = [(ids[n], float(column[n])) for n in order]
+        near[name] = Near([(ids[n], float(column[n])) for n in order], float(column[order[-1]]))
     table = ScoreTable(ids, cosines, np.zeros(count, dtype=np.int64))
     fused = fuse(table, choice, (), "convex", candidates=count).fused
     shares = shares_of(choice.asked, near)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,9 +16,11 @@ from embedding_assets.errors import (
     PermanentError,
 )
 from embedding_assets.search import engine as engine_module
+from embedding_assets.search import scoring
 from embedding_assets.search.arms import ARMS
 from embedding_assets.search.request import SearchRequest
 from embedding_assets.store.calibrations import estimate_shares
+from embedding_assets.store.search import ArmQuery, Scope, ScoreTable
 from embedding_assets_tests.search.corpus import (
     Corpus,
     arms_of,
@@ -67,6 +70,36 @@ def test_the_way_by_indexes_gives_what_scoring_everything_gives(
     for one, other in zip(by_index.hits, exact.hits, strict=True):
         assert one.scores == pytest.approx(other.scores)
         assert one.score == pytest.approx(other.score)
+
+
+def test_what_is_given_up_early_is_no_hit_and_arms_keep_their_own_scores(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most candidates are scored arm by arm here, in an order that is neither that of the arms nor its own inverse."""
+    monkeypatch.setattr(scoring, "FIRST", 10)
+    corpus.fill("shop/a", 300)
+    weights = {"text": 0.2, "visual": 0.05, "understanding": 0.3, "color": 0.4, "style": 0.05}
+    engine = corpus.engine()
+    engine.calibrate()
+    request = SearchRequest("shop", text="anything", weights=weights, top_k=5)
+    exact = engine.search(request)
+    asked: list[list[str]] = []
+    above = engine._reader.scores_above
+
+    def spied(scope: Scope, queries: Sequence[ArmQuery], *arguments: Any) -> ScoreTable:
+        asked.append([query.arm for query in queries])
+        return above(scope, queries, *arguments)
+
+    monkeypatch.setattr(engine._reader, "scores_above", spied)
+    by_index_always(monkeypatch)
+    result = engine.search(request)
+    assert (exact.exact, result.exact) == (True, False)
+    (order,) = asked
+    places = [[report.arm for report in result.arms if report.weight].index(arm) for arm in order]
+    assert [places[place] for place in places] != list(range(len(places))), "the order tells nothing"
+    for one, other in zip(result.hits, exact.hits, strict=True):
+        assert one.image_id == other.image_id
+        assert one.scores == pytest.approx(other.scores)
 
 
 def test_an_arm_whose_index_is_not_there_yet_is_scanned(

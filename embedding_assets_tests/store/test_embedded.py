@@ -17,6 +17,7 @@ import pytest
 
 from embedding_assets.errors import FatalError
 from embedding_assets.settings import load_settings
+from embedding_assets.store import embedded
 from embedding_assets.store.database import open_database
 from embedding_assets.store.embedded import start_embedded_postgres
 from embedding_assets_tests.factories import scalar
@@ -154,3 +155,13 @@ def test_a_server_that_can_not_start_is_fatal_and_names_its_log(tmp_path: Path) 
         start_embedded_postgres(tmp_path / "file" / "pg", "x")
     assert "log" in (raised.value.hint or "")
     assert "DATABASE_URL" in (raised.value.hint or "")
+
+
+def test_the_cache_is_sized_by_what_a_container_may_use(tmp_path: Path) -> None:
+    machine = embedded._memory_bytes([])
+    assert machine == psutil.virtual_memory().total
+    unlimited, limit = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
+    unlimited.write_text("max\n")
+    limit.write_text(f"{2**30}\n")
+    assert embedded._memory_bytes([unlimited, tmp_path / "missing"]) == machine
+    assert embedded._memory_bytes([unlimited, limit]) == min(machine, 2**30)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from embedding_assets.errors import SchemaError
-from embedding_assets.search import candidates
+from embedding_assets.search import arm_reader
+from embedding_assets.search.arm_reader import ArmReader, split
 from embedding_assets.search.arms import ARMS
-from embedding_assets.search.candidates import ArmReader, split
 from embedding_assets.store.search import ArmQuery, Scope, ScoreTable, Share
 from embedding_assets_tests.search.corpus import Corpus
 
@@ -42,7 +42,10 @@ def test_several_connections_find_what_one_finds(corpus: Corpus, connections: in
     scope = Scope("shop")
     one, several = (ArmReader(corpus.database, number, 10) for number in (1, connections))
     nearest = one.nearest(scope, queries, 15)
-    assert {arm: len(hits) for arm, hits in nearest.items()} == dict.fromkeys(ARMS, 15)
+    assert {arm: len(near.hits) for arm, near in nearest.items()} == dict.fromkeys(ARMS, 15)
+    assert {arm: near.floor for arm, near in nearest.items()} == {
+        arm: near.hits[-1][1] for arm, near in nearest.items()
+    }
     assert several.nearest(scope, queries, 15) == nearest
 
     scores = scores_by_id(one.scores(scope, queries, ["r10"]))
@@ -65,7 +68,7 @@ def test_searches_at_the_same_time_share_the_connections(
     reader = ArmReader(corpus.database, 3, 10)
     inside, go_on = threading.Event(), threading.Event()
     parts: list[list[tuple[int, int]]] = [[], []]
-    exact_scores = candidates.exact_scores
+    exact_scores = arm_reader.exact_scores
 
     def waiting(connection: Connection, *arguments: object, part: tuple[int, int]) -> ScoreTable:
         first = not go_on.is_set() and threading.current_thread().name == "first"
@@ -75,7 +78,7 @@ def test_searches_at_the_same_time_share_the_connections(
         parts[0 if part[1] == 3 else 1].append(part)
         return exact_scores(connection, *arguments, part=part)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(candidates, "exact_scores", waiting)
+    monkeypatch.setattr(arm_reader, "exact_scores", waiting)
     queries = queries_of(corpus)
     thread = threading.Thread(name="first", target=reader.scores, args=(Scope("shop"), queries))
     thread.start()
@@ -143,5 +146,20 @@ def test_a_part_that_fails_fails_the_whole(corpus: Corpus) -> None:
         reader.nearest(Scope("shop"), queries, 5)
     with pytest.raises(SchemaError):
         reader.scores(Scope("shop"), queries)
-    corpus.collection("material")
-    assert len(reader.nearest(Scope("shop"), queries[:1], 5)["text"]) == 5  # nothing is kept of the failure
+    assert reader._asking == 0
+    assert corpus.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_a_vector_without_direction_is_near_to_nothing(corpus: Corpus) -> None:
+    """A vecs client may store a zero vector; its cosine is NaN, which would spoil every bound."""
+    ids, _ = corpus.fill("shop/a", 5)
+    with corpus.database.transaction() as connection:
+        connection.execute(
+            text(
+                "UPDATE vecs.image_slig_embeddings SET vec = array_fill(0, ARRAY[24])::vector WHERE id = :id"
+            ),
+            {"id": str(ids[0])},
+        )
+    near = ArmReader(corpus.database, 1, 10).nearest(Scope("shop"), queries_of(corpus), 100)["visual"]
+    assert {image_id for image_id, _ in near.hits} == set(ids[1:])
+    assert near.floor == near.hits[-1][1]

@@ -1,9 +1,9 @@
 """What arms answer, asked over several connections at once: their nearest images, and exact scores.
 
-Postgres works for one connection on one core. A search in a large workspace spends nearly all of its time on the walks
-of seven indexes, cut by arms here, and on cosines of candidates, cut by images. No connection is held while another is
-waited for, so that searches can't block each other when the pool runs short. Each part sees a state of the database of
-its own: what has vanished by the time that hits are described is no hit.
+Postgres walks an index, and looks rows up by id, on one core for one connection. A search in a large workspace spends
+nearly all of its time on the walks of seven indexes, cut by arms here, and on cosines of candidates, cut by images. No
+connection is held while another is waited for, so that searches can't block each other when the pool runs short. Each
+part sees a state of the database of its own: what has vanished by the time that hits are described is no hit.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 from sqlalchemy import Connection
 
+from embedding_assets.errors import EmbeddingAssetsError, SchemaError
 from embedding_assets.store.database import Database
 from embedding_assets.store.search import (
     ArmQuery,
+    Near,
     Scope,
     ScoreTable,
     Share,
@@ -30,7 +32,6 @@ from embedding_assets.store.search import (
     nearest_by_arm,
 )
 
-Found = dict[str, list[tuple[uuid.UUID, float]]]
 P = TypeVar("P")
 T = TypeVar("T")
 
@@ -58,8 +59,8 @@ class ArmReader:
 
     def nearest(
         self, scope: Scope, queries: Sequence[ArmQuery], limit: int, ef_search: int | None = None
-    ) -> Found:
-        """By arm the nearest images in scope with their cosines, most similar first, at most `limit`.
+    ) -> dict[str, Near]:
+        """By arm the nearest images in scope, at most `limit`.
 
         Args:
             ef_search: vectors that a walk keeps in sight; default: `limit`.
@@ -69,11 +70,11 @@ class ArmReader:
             SchemaError: a collection is gone.
         """
 
-        def ask(part: Sequence[ArmQuery]) -> Found:
+        def ask(part: Sequence[ArmQuery]) -> dict[str, Near]:
             with self._begun(ef_search or limit) as connection:
                 return nearest_by_arm(connection, scope, part, limit)
 
-        found: Found = {}
+        found: dict[str, Near] = {}
         with self._parts() as parts:
             for answer in self._side_by_side(ask, split(queries, parts)):
                 found.update(answer)
@@ -143,14 +144,17 @@ class ArmReader:
         if not parts:
             return []
         others = [self._pool.submit(ask, part) for part in parts[1:]]
+        own: Future[T] = Future()
         try:
-            first = ask(parts[0])
+            own.set_result(ask(parts[0]))
+        except EmbeddingAssetsError as error:
+            own.set_exception(error)
         finally:
-            failures = [other.exception() for other in others]
-        for failure in failures:
-            if failure is not None:
-                raise failure
-        return [first, *(other.result() for other in others)]
+            wait(others)
+        failures = [failure for one in (own, *others) if (failure := one.exception()) is not None]
+        if failures:  # after a SchemaError the search is tried again: it comes first
+            raise next((one for one in failures if isinstance(one, SchemaError)), failures[0])
+        return [one.result() for one in (own, *others)]
 
 
 def split(queries: Sequence[ArmQuery], most: int) -> list[list[ArmQuery]]:
