@@ -36,7 +36,8 @@ from embedding_assets.search.request import SearchRequest
 from embedding_assets.settings import load_settings
 from embedding_assets.store.database import Database
 from embedding_assets.store.indexes import usable_hnsw
-from embedding_assets.store.search import ArmQuery, Scope, begin_search, nearest_by_arm
+from embedding_assets.store.search import ArmQuery, begin_search, nearest_by_arm
+from embedding_assets.store.search_scope import Scope
 from embedding_assets.store.spaces import Collection
 
 LARGE, SMALL = "large", "small"

@@ -23,7 +23,6 @@ from embedding_assets.store.database import Database
 from embedding_assets.store.search import (
     ArmQuery,
     Near,
-    Scope,
     ScoreTable,
     Share,
     begin_search,
@@ -31,6 +30,7 @@ from embedding_assets.store.search import (
     exact_scores_above,
     nearest_by_arm,
 )
+from embedding_assets.store.search_scope import Scope
 
 P = TypeVar("P")
 T = TypeVar("T")

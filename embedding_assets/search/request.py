@@ -13,7 +13,7 @@ from embedding_assets.errors import PermanentError
 from embedding_assets.keys import DocumentKey
 from embedding_assets.search.arms import ARMS
 from embedding_assets.search.profiles import AUTO, PROFILES
-from embedding_assets.store.search import Condition, Scope, parse_filters
+from embedding_assets.store.search_scope import Condition, Scope, parse_filters
 
 MAX_QUERY_CHARACTERS = 2_000
 MAX_TOP_K = 200
@@ -33,7 +33,7 @@ class SearchRequest:
         image_id: an image of the workspace to search by ("more like this"); it is not among the hits. Not both.
         document_id: only images of this document.
         first_page, last_page: only images of these pages, both included.
-        filters: conditions on images, {"quality_score": {"$gte": 0.5}}; see `store.search.parse_filters`.
+        filters: conditions on images, {"quality_score": {"$gte": 0.5}}; see `store.search_scope.parse_filters`.
         profile: "auto", or a name of `profiles.PROFILES`.
         weights: weight by arm, instead of a profile: not negative, at least one positive; arms left out have none.
         top_k: how many hits, 1 to 200.

@@ -20,7 +20,8 @@ from embedding_assets.search.arm_reader import ArmReader, joined
 from embedding_assets.search.asking import Arm, Choice
 from embedding_assets.search.fusion import Scores
 from embedding_assets.search.result import ArmReport
-from embedding_assets.store.search import Near, Scope, ScoreTable, Share
+from embedding_assets.store.search import Near, ScoreTable, Share
+from embedding_assets.store.search_scope import Scope
 
 Nearest = Mapping[str, Near]
 

@@ -15,7 +15,8 @@ from embedding_assets.errors import SchemaError
 from embedding_assets.search import arm_reader
 from embedding_assets.search.arm_reader import ArmReader, split
 from embedding_assets.search.arms import ARMS
-from embedding_assets.store.search import ArmQuery, Scope, ScoreTable, Share
+from embedding_assets.store.search import ArmQuery, ScoreTable, Share
+from embedding_assets.store.search_scope import Scope
 from embedding_assets_tests.search.corpus import Corpus
 
 

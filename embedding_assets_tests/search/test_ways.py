@@ -20,7 +20,8 @@ from embedding_assets.search import scoring
 from embedding_assets.search.arms import ARMS
 from embedding_assets.search.request import SearchRequest
 from embedding_assets.store.calibrations import estimate_shares
-from embedding_assets.store.search import ArmQuery, Scope, ScoreTable
+from embedding_assets.store.search import ArmQuery, ScoreTable
+from embedding_assets.store.search_scope import Scope
 from embedding_assets_tests.search.corpus import (
     Corpus,
     arms_of,

@@ -35,6 +35,7 @@ from embedding_assets.store import (
     repair,
     retrying,
     search,
+    search_scope,
     selection,
     spaces,
     vectors,
@@ -184,14 +185,14 @@ CALLS: dict[str, Callable[[Two], Any]] = {
     "remove_documents": lambda t: removal.remove_documents(t.connection, [OURS]),
     "landing_hashes": lambda t: landed.landing_hashes(t.connection, [OURS]),
     "forget_landed": lambda t: landed.forget_landed(t.connection, [OURS]),
-    "count_scope": lambda t: search.count_scope(t.connection, search.Scope("shop"), 1_000),
+    "count_scope": lambda t: search.count_scope(t.connection, search_scope.Scope("shop"), 1_000),
     "exact_scores": lambda t: (
-        search.exact_scores(t.connection, search.Scope("shop"), [asked(t)], ["r10"], t.all_ids).ids
+        search.exact_scores(t.connection, search_scope.Scope("shop"), [asked(t)], ["r10"], t.all_ids).ids
     ),
     "exact_scores_above": lambda t: (
         search.exact_scores_above(
             t.connection,
-            search.Scope("shop"),
+            search_scope.Scope("shop"),
             [asked(t)],
             [search.Share(1.0, 0.0, 1.0)],
             t.all_ids,
@@ -199,8 +200,12 @@ CALLS: dict[str, Callable[[Two], Any]] = {
             -1.0,
         ).ids
     ),
-    "nearest_by_arm": lambda t: search.nearest_by_arm(t.connection, search.Scope("shop"), [asked(t)], 100),
-    "holders_of_codes": lambda t: search.holders_of_codes(t.connection, search.Scope("shop"), ["r10"], 100),
+    "nearest_by_arm": lambda t: search.nearest_by_arm(
+        t.connection, search_scope.Scope("shop"), [asked(t)], 100
+    ),
+    "holders_of_codes": lambda t: search.holders_of_codes(
+        t.connection, search_scope.Scope("shop"), ["r10"], 100
+    ),
     "describe_hits": lambda t: search.describe_hits(t.connection, "shop", t.all_ids),
     "vectors_of_images": lambda t: search.vectors_of_images(t.connection, "shop", t.all_ids, t.collection),
     "summarize_documents": lambda t: browsing.summarize_documents(t.connection, "shop", ["doc"]),
@@ -267,6 +272,7 @@ MODULES = (
     coverage_totals,
     calibrations,
     search,
+    search_scope,
     document_stages,
     documents,
     due,

@@ -19,7 +19,7 @@ from embedding_assets.errors import PermanentError
 from embedding_assets.search.request import MAX_QUERY_CHARACTERS, MAX_TOP_K, Fusion, SearchRequest
 from embedding_assets.search.result import SearchResult
 from embedding_assets.store.browsing import get_image
-from embedding_assets.store.search import MAX_CONDITIONS
+from embedding_assets.store.search_scope import MAX_CONDITIONS
 
 router = APIRouter(tags=["search"])
 
